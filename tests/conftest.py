@@ -1,0 +1,49 @@
+"""Shared fixtures. The environment variables must be set before JAX starts."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("NPROC", "8")  # XLA's CPU client hangs in MJX humanoid programs with two threads
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("MUJOCO_GL", "disabled")
+
+import jax
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden",
+        default=str(Path(__file__).parent / "golden"),
+        help="folder with golden arrays: envs/, model/ and baselines/, or the .npz files of one of them",
+    )
+
+
+def golden_paths(config, part: str, pattern: str) -> list[Path]:
+    """The golden files of one part ("envs", "model", "baselines") that match a glob, sorted by name."""
+    root = Path(config.getoption("--golden"))
+    folder = root / part if (root / part).is_dir() else root
+    return sorted(folder.glob(pattern))
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test marked `golden_files(part, pattern)` once for every such file, under the fixture `golden_file`."""
+    marker = metafunc.definition.get_closest_marker("golden_files")
+    if marker is not None and "golden_file" in metafunc.fixturenames:
+        paths = golden_paths(metafunc.config, *marker.args)
+        metafunc.parametrize("golden_file", paths, ids=[path.stem for path in paths])
+
+
+@pytest.fixture
+def golden(golden_file) -> dict[str, np.ndarray]:
+    """All arrays of one golden file by name."""
+    with np.load(golden_file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def x64():
+    """Run the test in float64."""
+    with jax.enable_x64(True):
+        yield
