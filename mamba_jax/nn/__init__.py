@@ -1,0 +1,1 @@
+"""Flax Linen modules. They hold parameters and shapes; losses and schedules live elsewhere."""

@@ -1,0 +1,151 @@
+"""Behaviour learning in imagination: rollout of the prior, lambda returns, actor and critic losses (DreamerV3, eq. 7-12)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mamba_jax.config import ActorCriticConfig
+from mamba_jax.nn import policy
+from mamba_jax.nn.blocks import Head
+from mamba_jax.nn.policy import Actor, ActionSpec
+from mamba_jax.ops import returns, twohot
+from mamba_jax.world_model import Latent, WorldModel, imagine_step
+
+
+class ActorCritic(NamedTuple):
+    """The modules of behaviour learning."""
+
+    actor: Actor
+    critic: Head
+    spec: ActionSpec
+    config: ActorCriticConfig
+
+
+class Noise(NamedTuple):
+    """Noise of one imagined rollout from N starts: action (H - 1, N, A), latent (H - 1, N, S, K) Gumbel."""
+
+    action: jax.Array
+    latent: jax.Array
+
+
+class Imagined(NamedTuple):
+    """An imagined rollout. features (H, N, F); action (H - 1, N, A); policy: its distributions' parameters."""
+
+    features: jax.Array
+    action: jax.Array
+    policy: tuple[jax.Array, ...]
+
+
+class Targets(NamedTuple):
+    """What both losses share: value (H, N), lambda returns and weights (H - 1, N), rewards and discounts (H - 1, N)
+    of times 1 .. H - 1."""
+
+    value: jax.Array
+    returns: jax.Array
+    weights: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+
+
+def make_actor_critic(config: ActorCriticConfig, spec: ActionSpec) -> ActorCritic:
+    """Modules for action vectors of the given kind."""
+    actor = Actor(spec, config.layers, config.units)
+    return ActorCritic(actor, Head(config.layers, config.units, twohot.NUM_BINS, 0.0), spec, config)
+
+
+def make_noise(model: WorldModel, behaviour: ActorCritic, key: jax.Array, starts: int, dtype=jnp.float32) -> Noise:
+    """Noise for rollouts from `starts` states."""
+    action_key, latent_key = jax.random.split(key)
+    steps = behaviour.config.horizon - 1
+    shape = (steps, starts, model.config.stoch, model.config.classes)
+    return Noise(
+        policy.action_noise(behaviour.spec, action_key, (steps, starts), dtype),
+        jax.random.gumbel(latent_key, shape, dtype),
+    )
+
+
+def imagine(model: WorldModel, behaviour: ActorCritic, params: dict, actor, start: Latent, noise: Noise) -> Imagined:
+    """Rolls the actor out in the prior from N detached states. The actor sees features without gradient."""
+
+    def step(latent, noise):
+        distribution = behaviour.actor.apply(actor, jax.lax.stop_gradient(latent.features))
+        action = policy.sample_action(behaviour.spec, distribution, noise.action)
+        following = imagine_step(model, params, latent, action, noise.latent)
+        return following, (following.features, action, distribution)
+
+    _, (features, action, distribution) = jax.lax.scan(step, start, noise)
+    return Imagined(jnp.concatenate([start.features[None], features]), action, distribution)
+
+
+def compute_targets(model: WorldModel, behaviour: ActorCritic, params: dict, critic, imagined: Imagined) -> Targets:
+    """Predicted rewards, discounts and values along a rollout, and their lambda returns.
+
+    Weights are the products of the discounts before each step, without gradient.
+    """
+    config, features = behaviour.config, imagined.features
+
+    def cont_prob(x):
+        return jax.nn.sigmoid(model.cont.apply(params["cont"], x)[..., 0])
+
+    reward = twohot.two_hot_mean(model.reward.apply(params["reward"], features[1:]))
+    discount = config.discount * cont_prob(features[1:])
+    value = twohot.two_hot_mean(behaviour.critic.apply(critic, features))
+    result = returns.lambda_return(reward, discount, value[1:], config.lambda_)
+    first = config.discount * cont_prob(features[0])
+    weights = jnp.cumprod(jnp.concatenate([jnp.ones_like(first)[None], first[None], discount])[: len(result)], 0)
+    return Targets(value, result, jax.lax.stop_gradient(weights), reward, discount)
+
+
+def actor_loss(
+    behaviour: ActorCritic, imagined: Imagined, targets: Targets, value_range: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """-mean w_t (A_t / scale + entropy bonus), A_t = R_t - v_t; for "reinforce" log pi(a_t) sg(A_t) takes A_t's place.
+
+    The baseline keeps its gradient under "dynamics", and "reinforce" leaves the advantage unscaled, both as released.
+    """
+    config, spec = behaviour.config, behaviour.spec
+    scale = returns.range_scale(value_range, config.scale_floor)
+    advantage = targets.returns - targets.value[:-1]
+    if config.gradient == "dynamics":
+        objective = advantage / scale
+    else:
+        weight = jax.lax.stop_gradient(advantage / scale if config.normalise_reinforce else advantage)
+        objective = policy.log_prob(spec, imagined.policy, jax.lax.stop_gradient(imagined.action)) * weight
+    entropy = policy.entropy(spec, imagined.policy)
+    loss = -jnp.mean(targets.weights * (objective + config.entropy * entropy))
+    metrics = {
+        "loss": loss,
+        "entropy": jnp.mean(entropy),
+        "advantage": jnp.mean(advantage),
+        "advantage_std": jnp.std(advantage),
+        "scale": scale,
+        "imagined_reward": jnp.mean(targets.reward),
+        "imagined_rewarded": jnp.mean(targets.reward > 0.1, dtype=loss.dtype),
+        "return": jnp.mean(targets.returns),
+        "return_max": jnp.max(targets.returns),
+    }
+    if not spec.discrete:
+        metrics["std"] = jnp.mean(imagined.policy[1])
+    return loss, metrics
+
+
+def behaviour_loss(
+    model: WorldModel, behaviour: ActorCritic, params: dict, actor, critic, start: Latent, noise: Noise, value_range
+) -> tuple[jax.Array, tuple[Imagined, Targets, jax.Array, dict[str, jax.Array]]]:
+    """Actor loss as a function of the actor's parameters, with the updated range of returns (2,) that scaled it."""
+    imagined = imagine(model, behaviour, params, actor, start, noise)
+    targets = compute_targets(model, behaviour, params, critic, imagined)
+    value_range = returns.update_range(value_range, jax.lax.stop_gradient(targets.returns))
+    loss, metrics = actor_loss(behaviour, imagined, targets, value_range)
+    return loss, (imagined, targets, value_range, metrics)
+
+
+def critic_loss(behaviour: ActorCritic, critic, slow, imagined: Imagined, targets: Targets) -> jax.Array:
+    """mean w_t (-log p(sg R_t) - log p(sg v_slow_t)), the second term a regulariser towards the slow critic."""
+    features = jax.lax.stop_gradient(imagined.features[:-1])
+    logits = behaviour.critic.apply(critic, features)
+    slow_value = jax.lax.stop_gradient(twohot.two_hot_mean(behaviour.critic.apply(slow, features)))
+    target = jax.lax.stop_gradient(targets.returns)
+    nll = -twohot.two_hot_log_prob(logits, target) - twohot.two_hot_log_prob(logits, slow_value)
+    return jnp.mean(targets.weights * nll)

@@ -1,0 +1,187 @@
+"""Frozen configurations. Every count that shapes the compiled program is an int here; `validate` names what is wrong."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message is one sentence that says what to change."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError with `message` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Sizes and losses of the world model.
+
+    deter, stoch, classes: GRU width D, number S of discrete latents, classes K of each. hidden: width of the layers around the
+    GRU. input_layers, output_layers: their number before and behind it.
+    encoder_layers, decoder_layers, encoder_units: MLPs of encoder and decoders. cnn_depth: channels of the first
+    convolution. head_layers, head_units: reward and continuation heads. unimix: uniform share of every categorical.
+    free_nats, dynamics_scale, representation_scale: balanced KL (DreamerV3, equation 5).
+    window: odd width of the local reconstruction window, 0 for none. pairing: which feature meets which window,
+    "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
+    subsample: hidden states per sequence that the heads see, 0 for all.
+    """
+
+    deter: int = 512
+    stoch: int = 16
+    classes: int = 16
+    hidden: int = 64
+    input_layers: int = 1
+    output_layers: int = 1
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    encoder_units: int = 512
+    cnn_depth: int = 32
+    head_layers: int = 2
+    head_units: int = 128
+    unimix: float = 0.01
+    free_nats: float = 1.0
+    dynamics_scale: float = 0.5
+    representation_scale: float = 0.1
+    window: int = 3
+    pairing: Literal["aligned", "released"] = "aligned"
+    subsample: int = 64
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Behaviour learning in imagination.
+
+    horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
+    discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
+    normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
+    scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.
+    """
+
+    horizon: int = 10
+    starts: int = 512
+    discount: float = 0.997
+    lambda_: float = 0.95
+    entropy: float = 3e-4
+    gradient: Literal["dynamics", "reinforce"] = "dynamics"
+    normalise_reinforce: bool = False
+    scale_floor: float = 1.0
+    layers: int = 2
+    units: int = 128
+    slow_rate: float = 0.02
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Learning rates, Adam's eps and the limits of the gradient norms, for the model and for actor and critic."""
+
+    model_rate: float = 1e-4
+    model_eps: float = 1e-8
+    model_clip: float = 1000.0
+    actor_rate: float = 3e-5
+    critic_rate: float = 3e-5
+    behaviour_eps: float = 1e-5
+    behaviour_clip: float = 100.0
+
+
+@dataclass(frozen=True)
+class HorizonConfig:
+    """Length of the training sequences: from `initial` to the whole meta-episode, linearly over `growth_steps`.
+
+    initial: steps, 0 for the whole meta-episode from the start. growth_steps: true environment steps.
+    """
+
+    initial: int = 0
+    growth_steps: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Collection and replay.
+
+    lanes: environments in parallel. train_ratio: updates per environment step and sub-episode, as the paper counts.
+    batch: sequences per update. capacity: environment steps in the replay. prefill: random meta-episodes before
+    training, rounded up to whole rounds. context: "meta_episode" (sequences from its start) or "window" (random cuts).
+    window: length of a cut, for context "window".
+    """
+
+    lanes: int = 10
+    train_ratio: float = 0.03
+    batch: int = 16
+    capacity: int = 1_000_000
+    prefill: int = 25
+    context: Literal["meta_episode", "window"] = "meta_episode"
+    window: int = 64
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The host's side of a run.
+
+    steps: true environment steps. eval_every: collected meta-episodes between evaluations. eval_tasks: fixed tasks of
+    an evaluation. test_tasks: fresh tasks of the final test. checkpoint_minutes: between checkpoints.
+    """
+
+    steps: int = 1_000_000
+    eval_every: int = 200
+    eval_tasks: int = 20
+    test_tasks: int = 1000
+    checkpoint_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """MAMBA, and with other values Dreamer-Vanilla and Dreamer-Tune."""
+
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    horizon: HorizonConfig = field(default_factory=HorizonConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def validate(self, num_steps: int) -> None:
+        """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
+        check_positive(self)
+        common = max(1, math.gcd(num_steps - self.horizon.initial, self.horizon.growth_steps))
+        model, behaviour, data = self.world_model, self.actor_critic, self.data
+        require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
+        require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
+        require(0 < behaviour.discount <= 1, "actor_critic.discount must lie in (0, 1].")
+        require(0 <= behaviour.lambda_ <= 1, "actor_critic.lambda_ must lie in [0, 1].")
+        require(0 <= model.unimix < 1, "world_model.unimix must lie in [0, 1).")
+        require(
+            self.horizon.initial <= num_steps,
+            f"horizon.initial ({self.horizon.initial}) exceeds the meta-episode ({num_steps} steps): lower it.",
+        )
+        require(
+            self.horizon.growth_steps * (num_steps - self.horizon.initial) < 2**31 * common,
+            f"horizon.growth_steps ({self.horizon.growth_steps}) is too uneven for 32-bit integers: choose a rounder number.",
+        )
+        require(
+            data.context != "window" or data.window <= num_steps,
+            f"data.window ({data.window}) exceeds the meta-episode ({num_steps} steps): lower it.",
+        )
+        require(
+            data.capacity >= data.lanes * num_steps,
+            f"data.capacity must hold one meta-episode per lane, {data.lanes * num_steps} steps: raise it.",
+        )
+
+
+ZERO_ALLOWED = {"window", "subsample", "starts", "entropy", "unimix", "free_nats", "initial", "growth_steps", "prefill"}
+
+
+def check_positive(config, prefix: str = "") -> None:
+    """Every number in a nested configuration must be positive, or zero where zero has a meaning."""
+    for item in dataclasses.fields(config):
+        value, path = getattr(config, item.name), prefix + item.name
+        if dataclasses.is_dataclass(value):
+            check_positive(value, path + ".")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            zero_ok = item.name in ZERO_ALLOWED or item.name.endswith("_scale") or item.name == "lambda_"
+            require(
+                value > 0 or (zero_ok and value == 0), f"{path} is {value}: it must be {'at least 0' if zero_ok else 'positive'}."
+            )

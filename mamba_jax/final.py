@@ -1,0 +1,107 @@
+"""The end of a run: the test on fresh tasks, the learning curve and the animation."""
+
+import json
+from typing import Any
+
+import imageio.v3 as imageio
+import jax
+import numpy as np
+
+from mamba_jax.curves import draw, read_curve
+from mamba_jax.evaluate import rollout
+from mamba_jax.policy import Arrays, evaluate_policy, from_arrays, is_shared
+from mamba_jax.run import Run
+from mamba_jax.run_folder import write_atomically
+from mamba_jax.session import Session
+from mamba_jax.signals import StopRequest
+from mamba_jax.types import Algorithm, Score
+
+MAX_FRAMES = 150
+SECONDS_PER_FRAME = 0.08
+
+
+def final_test(run: Run, session: Session, stop: StopRequest) -> None:
+    """Plays the last and the best policy in fresh tasks; writes the curve, the animation and, at the end, eval.json.
+
+    Leaves without eval.json when a signal comes, so that the next start does it again.
+    """
+    draw([read_curve(run.folder)], run.folder.curve)
+    best, last = session.best, run.policy_of(session.state)
+    test = compile_test(run, last, run.single.config.run.test_tasks)
+    score = test(best.policy)
+    results = {
+        "best": {"round": as_numbers(best.round), "eval_return_mean": as_numbers(best.score)} | summary(score),
+        "last": {"round": session.round} | summary(test(last)),
+    }
+    if stop.number:
+        return
+    write_animation(run, best.policy, score)
+    overall = {name: results["best"][name] for name in ("return_mean", "return_std", "return_per_sub_episode", "tasks")}
+    write_atomically(run.folder.evaluation, json.dumps(overall | results | session.counts(), indent=2))
+    run.reporter.message(f"Finished: {outcome(overall)}. Everything is in {run.folder.path}.")
+
+
+def compile_test(run: Run, policy: Arrays, num_tasks: int):
+    """The program policy -> Score on `num_tasks` fresh tasks, the same for every policy of this run."""
+
+    def test(policy: Arrays) -> Score:
+        return evaluate_policy(run.single, policy, run.keys.test, num_tasks, run.num_seeds)
+
+    return run.compile(f"the test on {num_tasks:,} fresh tasks", test, jax.eval_shape(lambda: policy))
+
+
+def summary(score: Score) -> dict[str, Any]:
+    """A Score as plain numbers; that of several seeds as means over them, with their deviation and one entry each."""
+    if np.ndim(score.return_mean) == 0:
+        return {
+            "return_mean": float(score.return_mean),
+            "return_std": float(score.return_std),
+            "return_per_sub_episode": np.asarray(score.return_per_sub_episode).tolist(),
+            "tasks": score.tasks,
+        }
+    seeds = [summary(jax.tree.map(lambda x, i=i: x[i], score)) for i in range(len(score.return_mean))]
+    means = [seed["return_mean"] for seed in seeds]
+    return {
+        "return_mean": float(np.mean(means)),
+        "return_std": float(np.mean([seed["return_std"] for seed in seeds])),
+        "return_per_sub_episode": np.mean([seed["return_per_sub_episode"] for seed in seeds], 0).tolist(),
+        "tasks": score.tasks,
+        "return_std_over_seeds": float(np.std(means)),
+        "seeds": seeds,
+    }
+
+
+def as_numbers(values: jax.Array) -> Any:
+    """An array as a number or a list of numbers."""
+    return np.asarray(values).tolist()
+
+
+def outcome(result: dict[str, Any]) -> str:
+    """A result in words."""
+    parts = ", ".join(f"{value:.1f}" for value in result["return_per_sub_episode"])
+    return f"return {result['return_mean']:.1f} over {result['tasks']:,} fresh tasks (by sub-episode {parts})"
+
+
+def write_animation(run: Run, policy: Arrays, score: Score) -> None:
+    """Writes rollout.gif: the policy, of several seeds the one that scored best, in a fresh task.
+
+    Where nothing can be drawn it says so and goes on.
+    """
+    if run.num_seeds > 1:
+        seed = int(score.return_mean.argmax())
+        policy = {name: value if is_shared(name) else value[seed] for name, value in policy.items()}
+    try:
+        frames = render_rollout(run.single, policy, run.keys.rollout)
+        imageio.imwrite(run.folder.animation, frames, duration=1000 * SECONDS_PER_FRAME, loop=0)
+    except Exception as error:  # a machine without OpenGL must not lose its results to a picture
+        run.reporter.message(f"No {run.folder.animation.name}: rendering failed ({error}).")
+
+
+def render_rollout(algo: Algorithm, policy: Arrays, key: jax.Array) -> np.ndarray:
+    """Frames of a meta-episode, (frames, H, W, 3) uint8."""
+    template = jax.eval_shape(algo.init, jax.random.key(0))
+    states, rows = jax.jit(lambda policy: rollout(algo, from_arrays(template, policy), key))(policy)
+    states, is_last = jax.device_get((states, rows.is_last))
+    length = int(np.argmax(is_last)) + 1
+    shown = range(0, length, -(-length // MAX_FRAMES))
+    return np.stack([algo.env.render(jax.tree.map(lambda x, t=t: x[t], states)) for t in shown])

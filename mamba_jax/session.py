@@ -1,0 +1,86 @@
+"""What changes during a run, and how it is kept in checkpoints."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamba_jax.checkpoint import CheckpointError, Checkpoints
+from mamba_jax.log import Record
+from mamba_jax.policy import Arrays, from_arrays, to_arrays
+from mamba_jax.run import Best, Run
+
+
+@dataclass
+class Session:
+    """The training state and the best policy so far.
+
+    seconds: of training and evaluation so far, compilation left out. saved_round: of the newest checkpoint, -1 if none.
+    """
+
+    state: Any
+    best: Best
+    seconds: float = 0.0
+    saved_round: int = -1
+
+    @property
+    def round(self) -> int:
+        """Rounds done."""
+        return int(self.state.rounds)
+
+    @property
+    def env_steps(self) -> int:
+        """True environment steps done, of the seed that made fewest."""
+        return int(jnp.min(self.state.env_steps))
+
+    def counts(self) -> Record:
+        """The first entries of a record."""
+        updates = int(jnp.min(self.state.updates))
+        return {"round": self.round, "env_steps": self.env_steps, "updates": updates, "seconds": round(self.seconds, 3)}
+
+
+def begin(run: Run) -> Session:
+    """The state at the start, replay prefilled."""
+    state = run.compile("the start", run.trainer.init, run.keys.init)(run.keys.init)
+    return Session(state, run.no_policy(state))
+
+
+def resume(run: Run, checkpoints: Checkpoints) -> Session | None:
+    """The session of the newest checkpoint, None where there is none; raises CheckpointError if it is damaged."""
+    number = checkpoints.latest()
+    if number is None:
+        return None
+    template = run.state_shapes()
+    shapes = {"state": jax.eval_shape(to_arrays, template)} | best_items(jax.eval_shape(run.no_policy, template))
+    items, counts = checkpoints.restore(number, shapes)
+    best = Best(items["best"], **items["best_score"])
+    return Session(from_arrays(template, items["state"]), best, counts["seconds"], saved_round=number)
+
+
+def save(run: Run, session: Session, checkpoints: Checkpoints) -> None:
+    """Writes a checkpoint: the whole state with its replay and, apart from it, the last and the best policy."""
+    items = {"state": to_arrays(session.state), "last": run.policy_of(session.state)} | best_items(session.best)
+    checkpoints.save(session.round, items, session.counts())
+    session.saved_round = session.round
+
+
+def best_items(best: Best) -> dict[str, Arrays]:
+    """The items of a checkpoint that hold the best policy."""
+    return {"best": best.policy, "best_score": {"score": best.score, "round": best.round}}
+
+
+def load_policy(run: Run, which: str) -> tuple[Arrays, Any]:
+    """The policy "best" or "last" of the newest checkpoint, and its round (of every seed, if there are several).
+
+    Replay and optimisers are not read. Raises CheckpointError where there is no checkpoint or it is damaged.
+    """
+    checkpoints = Checkpoints(run.folder.checkpoints, read_only=True)
+    number = checkpoints.latest()
+    if number is None:
+        raise CheckpointError(f"{run.folder.path} has no checkpoint yet.")
+    best = jax.eval_shape(run.no_policy, run.state_shapes())
+    shapes = best_items(best) if which == "best" else {"last": best.policy}
+    items, counts = checkpoints.restore(number, shapes)
+    return items[which], np.asarray(items["best_score"]["round"]).tolist() if which == "best" else counts["round"]

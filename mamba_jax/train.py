@@ -1,0 +1,177 @@
+"""The host's side of training: rounds, evaluations, checkpoints and faults."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamba_jax.checkpoint import Checkpoints
+from mamba_jax.final import final_test
+from mamba_jax.log import Logger, Record, score_metrics, summarise
+from mamba_jax.policy import Arrays, choose_better, evaluate_policy
+from mamba_jax.run import Best, Run
+from mamba_jax.session import Session, begin, resume, save
+from mamba_jax.signals import StopRequest
+from mamba_jax.types import Metrics, Score
+
+
+class TrainingFault(RuntimeError):
+    """A quantity that is not finite; the message is one sentence that names it."""
+
+
+class Stopped(Exception):
+    """The run was told to stop and left a checkpoint. number: the signal."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+
+
+class Programs(NamedTuple):
+    """Compiled functions. step: state -> (state, metrics). judge: (policy, best, round) -> (score, best)."""
+
+    step: Callable[[Any], tuple[Any, Metrics]]
+    judge: Callable[[Arrays, Best, jax.Array], tuple[Score, Best]]
+
+
+def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
+    """Trains from the newest checkpoint, or from the beginning, to the end; then tests the last and the best policy.
+
+    make_loggers: (rounds done, environment steps done) -> loggers. Raises Stopped after SIGTERM or Ctrl-C,
+    TrainingFault when a loss is not finite, CheckpointError when the newest checkpoint is damaged.
+    """
+    checkpoints = Checkpoints(run.folder.checkpoints)
+    with StopRequest() as stop:
+        session = resume(run, checkpoints) or begin(run)
+        if session.saved_round >= 0:
+            run.reporter.message(f"Going on from {run.folder.path} at {session.env_steps:,} environment steps.")
+        if session.env_steps < run.single.config.run.steps:
+            programs = compile_programs(run)
+            with contextlib.ExitStack() as stack:
+                loggers = make_loggers(session.round, session.env_steps)
+                for logger in loggers:
+                    stack.callback(logger.close)
+                train_rounds(run, session, programs, checkpoints, loggers, stop)
+        if not stop.number:
+            final_test(run, session, stop)
+        if stop.number and not run.folder.evaluation.exists():
+            raise Stopped(stop.number)
+
+
+def compile_programs(run: Run) -> Programs:
+    """Compiles the train step, which takes over the state's memory, and the evaluation."""
+    config, state = run.single.config.run, run.state_shapes()
+    best = jax.eval_shape(run.no_policy, state)
+
+    def judge(policy: Arrays, best: Best, round: jax.Array) -> tuple[Score, Best]:
+        score = evaluate_policy(run.single, policy, run.keys.evaluation, config.eval_tasks, run.num_seeds)
+        return score, improved(best, policy, score.return_mean, round)
+
+    step = run.compile("the train step", run.trainer.train_step, state, donate=(0,))
+    return Programs(step, run.compile("the evaluation", judge, best.policy, best, jnp.int32(0)))
+
+
+def improved(best: Best, policy: Arrays, score: jax.Array, round: jax.Array) -> Best:
+    """`best`, or where the score is strictly higher the policy given; for each seed by itself."""
+    better = score > best.score
+    return Best(
+        choose_better(better, policy, best.policy),
+        jnp.where(better, score, best.score),
+        jnp.where(better, round, best.round),
+    )
+
+
+def train_rounds(
+    run: Run, session: Session, programs: Programs, checkpoints: Checkpoints, loggers: list[Logger], stop: StopRequest
+) -> None:
+    """Trains until the steps are done or a signal comes; leaves a checkpoint of where it ended."""
+    config = run.single.config.run
+    saved = time.monotonic()
+    run.reporter.start(config.steps, session.env_steps)
+    try:
+        if session.round == 0 and session.saved_round < 0:
+            record(run, session, loggers, evaluate_now(run, session, programs))
+        while session.env_steps < config.steps and not stop.number:
+            record(run, session, loggers, one_round(run, session, programs))
+            if time.monotonic() - saved >= 60 * config.checkpoint_minutes:
+                save_good(run, session, checkpoints)
+                saved = time.monotonic()
+        if session.saved_round != session.round:
+            save_good(run, session, checkpoints)
+    finally:
+        run.reporter.stop()
+
+
+def record(run: Run, session: Session, loggers: list[Logger], metrics: Record) -> None:
+    """Sends the metrics of a round to the loggers and the person."""
+    complete = session.counts() | metrics
+    for logger in loggers:
+        logger.write(complete)
+    run.reporter.update(complete)
+
+
+def one_round(run: Run, session: Session, programs: Programs) -> Record:
+    """One round of training and, where it is due, an evaluation."""
+    start = time.monotonic()
+    session.state, metrics = programs.step(session.state)
+    metrics = jax.device_get(metrics)
+    check_losses(metrics, session.round)
+    session.seconds += time.monotonic() - start
+    done = session.env_steps >= run.single.config.run.steps
+    evaluation = evaluate_now(run, session, programs) if done or evaluation_due(run, session.round) else {}
+    return summarise("train", metrics) | evaluation
+
+
+def evaluation_due(run: Run, round: int) -> bool:
+    """Whether a multiple of `eval_every` meta-episodes was passed in this round."""
+    every = run.single.config.run.eval_every
+    return round * run.lanes // every > (round - 1) * run.lanes // every
+
+
+def evaluate_now(run: Run, session: Session, programs: Programs) -> Record:
+    """Evaluates the current policy on the fixed tasks and keeps it if it is the best so far."""
+    start = time.monotonic()
+    policy = run.policy_of(session.state)
+    score, session.best = programs.judge(policy, session.best, jnp.int32(session.round))
+    metrics = summarise("eval", score_metrics(score))
+    session.seconds += time.monotonic() - start
+    return metrics
+
+
+def check_losses(metrics: dict[str, Any], round: int) -> None:
+    """Raises TrainingFault if a loss or the norm of a gradient is not finite; names the one that others follow from."""
+    for name, value in sorted(metrics.items(), key=cause_first):
+        watched = name.rpartition("/")[2].endswith(("loss", "norm"))
+        if watched and not np.all(np.isfinite(value)):
+            raise TrainingFault(fault(f"{name} is {first_bad(value)}", round))
+
+
+def cause_first(metric: tuple[str, Any]) -> tuple[bool, bool, bool]:
+    """Orders metrics as faults spread: the model before the behaviour learned in it, the terms of a loss before their
+    sum, gradients last."""
+    group, _, name = metric[0].rpartition("/")
+    return group not in ("world_model", "belief"), name.endswith("norm"), name == "loss"
+
+
+def save_good(run: Run, session: Session, checkpoints: Checkpoints) -> None:
+    """Writes a checkpoint unless the policy is spoilt already, which the losses would show one round later."""
+    for name, value in run.policy_of(session.state).items():
+        if jnp.issubdtype(value.dtype, jnp.inexact) and not jnp.all(jnp.isfinite(value)):
+            raise TrainingFault(fault(f"{name} is no longer finite", session.round))
+    save(run, session, checkpoints)
+
+
+def first_bad(value: Any) -> str:
+    """The first number that is not finite and, among several seeds, whose it is."""
+    values = np.asarray(value)
+    bad = np.flatnonzero(~np.isfinite(values))[0]
+    return f"{values.flat[bad]}" + (f" for seed {bad}" if values.ndim else "")
+
+
+def fault(what: str, round: int) -> str:
+    """The sentence for a quantity that is not finite."""
+    return f"Training stopped in round {round} because {what}; the last good checkpoint was kept."

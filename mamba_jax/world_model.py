@@ -1,0 +1,273 @@
+"""The world model: filtering of sequences, imagination, and the loss (DreamerV3, equations 1-6, with MAMBA's window)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mamba_jax.config import WorldModelConfig
+from mamba_jax.horizon import chunked_scan
+from mamba_jax.nn.blocks import Head
+from mamba_jax.nn.observation import Decoder, Encoder, Shapes, reconstruction_loss
+from mamba_jax.nn.rssm import RSSM
+from mamba_jax.ops import discrete, twohot
+
+
+@struct.dataclass
+class Sequences:
+    """Time-major training data: T rows of B sequences. Row t holds what was seen at t and the action that led there.
+
+    observation: entries (T, B, ...). action: (T, B, A) vectors, one-hot for discrete spaces, zero at first rows.
+    is_first, is_terminal: (T, B) bool.
+    """
+
+    observation: dict[str, jax.Array]
+    action: jax.Array
+    is_first: jax.Array
+    is_terminal: jax.Array
+
+
+class Latent(NamedTuple):
+    """Latent states: deter (..., D), stoch (..., S K)."""
+
+    deter: jax.Array
+    stoch: jax.Array
+
+    @property
+    def features(self) -> jax.Array:
+        """(..., S K + D), the input of every head."""
+        return jnp.concatenate([self.stoch, self.deter], -1)
+
+
+class WorldModel(NamedTuple):
+    """The modules of a world model; parameters are a dictionary under the same names."""
+
+    encoder: Encoder
+    rssm: RSSM
+    decoder: Decoder
+    reward: Head
+    cont: Head
+    window_decoder: Decoder
+    window_reward: Head
+    window_cont: Head
+    config: WorldModelConfig
+    shapes: Shapes
+
+
+def make_world_model(config: WorldModelConfig, shapes: Shapes, action_size: int) -> WorldModel:
+    """Modules for observations of the given shapes and action vectors of `action_size`."""
+    encoder = Encoder(shapes, config.encoder_layers, config.encoder_units, config.cnn_depth)
+    example = {key: jnp.zeros((1, *shape)) for key, shape in shapes.items()}
+    embed_size = jax.eval_shape(encoder.init_with_output, jax.random.key(0), example)[0].shape[-1]
+    rssm = RSSM(
+        config.deter,
+        config.stoch,
+        config.classes,
+        config.hidden,
+        action_size,
+        embed_size,
+        config.unimix,
+        config.input_layers,
+        config.output_layers,
+    )
+
+    def decoder():
+        return Decoder(shapes, config.decoder_layers, config.encoder_units, config.cnn_depth)
+
+    def head(size, scale):
+        return Head(config.head_layers, config.head_units, size, scale)
+
+    return WorldModel(
+        encoder=encoder,
+        rssm=rssm,
+        decoder=decoder(),
+        reward=head(twohot.NUM_BINS, 0.0),
+        cont=head(1, 1.0),
+        window_decoder=decoder(),
+        window_reward=head(twohot.NUM_BINS, 0.0),
+        window_cont=head(1, 1.0),
+        config=config,
+        shapes=shapes,
+    )
+
+
+def init_world_model(model: WorldModel, key: jax.Array) -> dict:
+    """Parameters of every module, by name; the window's heads only where there is a window."""
+    keys = iter(jax.random.split(key, 8))
+    example = {name: jnp.zeros((1, *shape)) for name, shape in model.shapes.items()}
+    embed = jnp.zeros((1, model.rssm.embed_size))
+    features = jnp.zeros((1, model.config.stoch * model.config.classes + model.config.deter))
+    params = {
+        "encoder": model.encoder.init(next(keys), example),
+        "rssm": model.rssm.init(next(keys), jnp.zeros((1, model.rssm.action_size)), embed),
+    }
+    inputs = {"decoder": features, "reward": features, "cont": features}
+    if model.config.window:
+        local = jnp.concatenate([features, embed], -1)
+        inputs |= {"window_decoder": local, "window_reward": local, "window_cont": local}
+    return params | {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
+
+
+def observe_step(model: WorldModel, params: dict, latent: Latent, action, observation: dict, noise: jax.Array) -> Latent:
+    """Filters one row of B lanes: action (B, A) led to `observation`; noise (B, S, K) Gumbel. Returns the posterior."""
+    rssm, p = model.rssm, params["rssm"]
+    embed = model.encoder.apply(params["encoder"], observation)
+    projected = rssm.apply(p, action, method="project_action")
+    deter = rssm.apply(p, *latent, projected, method="advance")
+    log_probs = rssm.apply(p, deter, rssm.apply(p, embed, method="project_embed"), method="posterior")
+    return Latent(deter, flat(discrete.sample(log_probs, noise)))
+
+
+def imagine_step(model: WorldModel, params: dict, latent: Latent, action: jax.Array, noise: jax.Array) -> Latent:
+    """One step of the prior under actions (..., A); noise (..., S, K) Gumbel."""
+    rssm, p = model.rssm, params["rssm"]
+    deter = rssm.apply(p, *latent, rssm.apply(p, action, method="project_action"), method="advance")
+    return Latent(deter, flat(discrete.sample(rssm.apply(p, deter, method="prior"), noise)))
+
+
+def flat(stoch: jax.Array) -> jax.Array:
+    """(..., S, K) -> (..., S K)."""
+    return stoch.reshape(*stoch.shape[:-2], -1)
+
+
+class Filtered(NamedTuple):
+    """Result of `observe`: latent (T, B, ...), embed (T, B, E), KL divergence (T, B) and log-probs (T, B, S, K)."""
+
+    latent: Latent
+    embed: jax.Array
+    kl_dynamics: jax.Array
+    kl_representation: jax.Array
+    posterior: jax.Array
+    prior: jax.Array
+
+
+def observe(
+    model: WorldModel, params: dict, data: Sequences, noise: jax.Array, horizon: jax.Array | None = None
+) -> Filtered:
+    """Posteriors along sequences; noise (T, B, S, K) Gumbel. Only the recurrence runs step by step: encoder, action and
+    embedding layers, prior and KL are batched over the steps of a chunk. Chunks beyond `horizon` are zeros."""
+    rssm, p = model.rssm, params["rssm"]
+    first = Latent(*rssm.apply(p, data.is_first.shape[1], method="initial"))
+
+    def step(latent, inputs):
+        action, embed, is_first, noise = inputs
+        deter, stoch = (jnp.where(is_first[:, None], a, b) for a, b in zip(first, latent, strict=True))
+        deter = rssm.apply(p, deter, stoch, action, method="advance")
+        log_probs = rssm.apply(p, deter, embed, method="posterior")
+        latent = Latent(deter, flat(discrete.sample(log_probs, noise)))
+        return latent, (latent, log_probs)
+
+    def chunk(latent, inputs, start):
+        del start
+        data, noise = inputs
+        embed = model.encoder.apply(params["encoder"], data.observation)
+        action = jnp.where(data.is_first[..., None], 0.0, data.action)
+        projections = (rssm.apply(p, action, method="project_action"), rssm.apply(p, embed, method="project_embed"))
+        latent, (latents, posterior) = jax.lax.scan(step, latent, (*projections, data.is_first, noise))
+        prior = rssm.apply(p, latents.deter, method="prior")
+        kl = balanced_kl(posterior, prior)
+        return latent, Filtered(latents, embed, *kl, posterior, prior)
+
+    return chunked_scan(chunk, first, (data, noise), horizon)[1]
+
+
+def balanced_kl(posterior: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KL(sg(posterior) || prior) and KL(posterior || sg(prior)) of log-probs (..., S, K) -> (...) each."""
+    stop = jax.lax.stop_gradient
+    return discrete.kl_divergence(stop(posterior), prior), discrete.kl_divergence(posterior, stop(prior))
+
+
+def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of x over the entries where mask (same shape) is one."""
+    return jnp.sum(x * mask) / jnp.sum(mask)
+
+
+def kl_loss(config: WorldModelConfig, filtered: Filtered, mask: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Balanced KL, each element clipped from below at the free nats before the mean; mask (T, B). Returns metrics too."""
+    dynamics = masked_mean(jnp.maximum(filtered.kl_dynamics, config.free_nats), mask)
+    representation = masked_mean(jnp.maximum(filtered.kl_representation, config.free_nats), mask)
+    loss = config.dynamics_scale * dynamics + config.representation_scale * representation
+    return loss, {"kl": masked_mean(filtered.kl_dynamics, mask), "kl_loss": loss}
+
+
+def head_losses(model: WorldModel, params: dict, features: jax.Array, targets: Sequences, prefix: str = "") -> dict:
+    """Negative log-likelihood (...) of every entry, the reward and the continuation, from features (..., F).
+
+    prefix "window_" takes the heads of the local reconstruction.
+    """
+    decoded = getattr(model, prefix + "decoder").apply(params[prefix + "decoder"], features)
+    losses = {
+        f"{prefix}decoder_{key}": reconstruction_loss(decoded[key], targets.observation[key], shape)
+        for key, shape in model.shapes.items()
+    }
+    reward = getattr(model, prefix + "reward").apply(params[prefix + "reward"], features)
+    cont = getattr(model, prefix + "cont").apply(params[prefix + "cont"], features)[..., 0]
+    losses[prefix + "reward"] = -twohot.two_hot_log_prob(reward, targets.observation["reward"])
+    target = 1.0 - targets.is_terminal
+    losses[prefix + "cont"] = -(target * jax.nn.log_sigmoid(cont) + (1 - target) * jax.nn.log_sigmoid(-cont))
+    return losses
+
+
+def take_rows(x, index: jax.Array):
+    """Rows index (n, B) of every leaf (T, B, ...) -> (n, B, ...)."""
+    return jax.tree.map(lambda leaf: leaf[index, jnp.arange(index.shape[1])[None]], x)
+
+
+def window_rows(index: jax.Array, width: int, horizon: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rows of the local reconstruction around steps index (n, B).
+
+    For offsets o in {-p..p}, p = (width - 1) / 2: the embedding at t + o helps to predict the row t + o + 1. Returns
+    the embeddings' rows, the targets' rows (both n * width, B; step-major, offset-minor; row 0 where there is none)
+    and the mask of those inside the sequence.
+    """
+    half = (width - 1) // 2
+    source = (index[:, None] + jnp.arange(-half, half + 1)[None, :, None]).reshape(-1, index.shape[1])
+    inside = (source >= 0) & (source + 1 < horizon)
+    return jnp.where((source >= 0) & (source < horizon), source, 0), jnp.where(inside, source + 1, 0), inside
+
+
+def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences, index, mask, horizon) -> dict:
+    """Local reconstruction: heads on [feature, embedding] predict the rows around each step (n W, B); 0 outside.
+
+    Means divide by all rows, also those outside, as released.
+    """
+    width = model.config.window
+    source, target, inside = window_rows(index, width, horizon)
+    if model.config.pairing == "aligned":
+        steps = jnp.repeat(index, width, 0)
+    else:
+        steps = jnp.tile(index, (width, 1))
+    features = jnp.concatenate([take_rows(filtered.latent.features, steps), take_rows(filtered.embed, source)], -1)
+    losses = head_losses(model, params, features, take_rows(data, target), "window_")
+    rows = jnp.repeat(mask, width, 0)
+    return {name: jnp.sum(loss * inside * rows) / jnp.sum(rows) for name, loss in losses.items()}
+
+
+def loss(
+    model: WorldModel,
+    params: dict,
+    data: Sequences,
+    noise: jax.Array,
+    index: jax.Array | None,
+    horizon: jax.Array | None = None,
+) -> tuple[jax.Array, tuple[Filtered, dict[str, jax.Array]]]:
+    """World-model loss of sequences cut at `horizon` (None: all T rows); equals that of sequences of that length.
+
+    noise: (T, B, S, K) Gumbel. index: (n, B) rows below the horizon that the heads see, None for all.
+    Returns the sum of all terms, the posteriors, and every term as a metric.
+    """
+    total, batch = data.is_first.shape
+    filtered = observe(model, params, data, noise, horizon)
+    length = total if horizon is None else horizon
+    inside = jnp.broadcast_to((jnp.arange(total) < length)[:, None], (total, batch)).astype(noise.dtype)
+    mask = inside if index is None else jnp.ones(index.shape, noise.dtype)
+    if index is None:
+        index = jnp.broadcast_to(jnp.arange(total)[:, None], (total, batch))
+    losses = head_losses(model, params, take_rows(filtered.latent.features, index), take_rows(data, index))
+    losses = {name: masked_mean(value, mask) for name, value in losses.items()}
+    if model.config.window:
+        losses |= window_losses(model, params, filtered, data, index, mask, length)
+    kl, metrics = kl_loss(model.config, filtered, inside)
+    value = kl + sum(losses.values())
+    return value, (filtered, metrics | {f"loss_{name}": term for name, term in losses.items()} | {"loss": value})
