@@ -1,0 +1,1 @@
+"""Environments with articulated bodies; MuJoCo is imported only where it is used."""
