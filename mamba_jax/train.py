@@ -24,7 +24,7 @@ class TrainingFault(RuntimeError):
 
 
 class Stopped(Exception):
-    """The run was told to stop and left a checkpoint. number: the signal."""
+    """The run was told to stop; nothing that it trained is lost. number: the signal."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by signal {number}")
@@ -49,17 +49,25 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
         session = resume(run, checkpoints) or begin(run)
         if session.saved_round >= 0:
             run.reporter.message(f"Going on from {run.folder.path} at {session.env_steps:,} environment steps.")
+        leave_if_told(stop)
         if session.env_steps < run.single.config.run.steps:
             programs = compile_programs(run)
+            leave_if_told(stop)
             with contextlib.ExitStack() as stack:
                 loggers = make_loggers(session.round, session.env_steps)
                 for logger in loggers:
                     stack.callback(logger.close)
                 train_rounds(run, session, programs, checkpoints, loggers, stop)
-        if not stop.number:
-            final_test(run, session, stop)
-        if stop.number and not run.folder.evaluation.exists():
-            raise Stopped(stop.number)
+        leave_if_told(stop)
+        final_test(run, session, stop)
+        if not run.folder.evaluation.exists():
+            leave_if_told(stop)
+
+
+def leave_if_told(stop: StopRequest) -> None:
+    """Raises Stopped if a signal came."""
+    if stop.number:
+        raise Stopped(stop.number)
 
 
 def compile_programs(run: Run) -> Programs:
@@ -145,8 +153,8 @@ def evaluate_now(run: Run, session: Session, programs: Programs) -> Record:
 def check_losses(metrics: dict[str, Any], round: int) -> None:
     """Raises TrainingFault if a loss or the norm of a gradient is not finite; names the one that others follow from."""
     for name, value in sorted(metrics.items(), key=cause_first):
-        watched = name.rpartition("/")[2].endswith(("loss", "norm"))
-        if watched and not np.all(np.isfinite(value)):
+        last = name.rpartition("/")[2]
+        if ("loss" in last or "norm" in last) and not np.all(np.isfinite(value)):
             raise TrainingFault(fault(f"{name} is {first_bad(value)}", round))
 
 
@@ -154,7 +162,7 @@ def cause_first(metric: tuple[str, Any]) -> tuple[bool, bool, bool]:
     """Orders metrics as faults spread: the model before the behaviour learned in it, the terms of a loss before their
     sum, gradients last."""
     group, _, name = metric[0].rpartition("/")
-    return group not in ("world_model", "belief"), name.endswith("norm"), name == "loss"
+    return group not in ("world_model", "belief"), "loss" not in name, name == "loss"
 
 
 def save_good(run: Run, session: Session, checkpoints: Checkpoints) -> None:

@@ -1,0 +1,227 @@
+"""Speed on this machine, one JSON object a line: `python experiments/benchmark.py [--only env update horizon compile]`.
+
+Compile time is told apart; of three repeats the slowest counts. Figures of the authors' release are those measured with
+one process on two CPU cores, so ratios hold on such a machine only.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from runtime import set_environment
+
+RELEASE_STEPS_PER_SECOND = {"halfcircle": 41_800, "rooms-3": 17_000, "escape-room": 9_900, "reacher-1": 9_200}
+RELEASE_SECONDS_PER_UPDATE = {"halfcircle": 6.1, "rooms-3": 3.0}
+ENVIRONMENTS = [
+    ("halfcircle", None),
+    ("point-wind", None),
+    ("escape-room", None),
+    ("rooms", 3),
+    ("reacher", 1),
+    ("reacher", 4),
+]
+PARTS = ("env", "update", "horizon", "train", "compile")
+
+
+def main() -> None:
+    """Runs the chosen parts and prints their figures; `--out` keeps them in a file too."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    parser.add_argument("--lanes", type=int, default=1024, help="environments in parallel in the part env")
+    parser.add_argument("--out", type=Path, help="file that gets the same lines")
+    options = parser.parse_args()
+    set_environment()
+    lines = []
+    parts: dict[str, Callable[[], Iterator[dict]]] = {
+        "env": lambda: environments(options.lanes),
+        "update": updates,
+        "horizon": horizon,
+        "train": train_steps,
+        "compile": compile_times,
+    }
+    for part in options.only:
+        for figures in parts[part]():
+            lines.append(json.dumps({"part": part} | figures | hardware()))
+            print(lines[-1], flush=True)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import jax
+
+    device = jax.devices()[0]
+    return {"device": device.device_kind, "cpus": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
+
+
+def slowest(function: Callable[..., Any], *arguments: Any, repeats: int = 3) -> tuple[float, float]:
+    """(seconds to compile, slowest of `repeats` runs in seconds) of a jitted function; the arguments are not donated."""
+    import jax
+
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_seconds = time.perf_counter() - start
+    jax.block_until_ready(compiled(*arguments))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        seconds.append(time.perf_counter() - start)
+    return compile_seconds, max(seconds)
+
+
+def label(name: str, subtasks: int | None) -> str:
+    """"rooms", 3 -> "rooms-3"."""
+    return f"{name}-{subtasks}" if subtasks else name
+
+
+def environments(lanes: int) -> Iterator[dict]:
+    """Environment steps per second under a random policy, all lanes in one jitted scan over a meta-episode."""
+    import envs
+    import jax
+
+    for name, subtasks in ENVIRONMENTS:
+        env = envs.make(name, subtasks=subtasks)
+        discrete = hasattr(env.action_space, "n")
+
+        def play(key, env=env, discrete=discrete):
+            reset_key, action_key, step_key = jax.random.split(key, 3)
+            shape = (env.num_steps, lanes, *env.action_space.shape)
+            draw = jax.random.randint if discrete else jax.random.uniform
+            actions = draw(action_key, shape, minval=0 if discrete else -1, maxval=env.action_space.n if discrete else 1)
+
+            def step(states, inputs):
+                states, row = env.step_lanes(inputs[1], states, inputs[0])
+                return states, row.reward.sum()
+
+            states, _ = env.reset_lanes(reset_key, lanes)
+            return jax.lax.scan(step, states, (actions, jax.random.split(step_key, env.num_steps)))[1].sum()
+
+        compile_seconds, seconds = slowest(play, jax.random.key(0))
+        rate = lanes * env.num_steps / seconds
+        figures = {"env": label(name, subtasks), "lanes": lanes, "compile_s": compile_seconds, "steps_per_s": round(rate)}
+        if (reference := RELEASE_STEPS_PER_SECOND.get(figures["env"])) is not None:
+            figures |= {"release_steps_per_s": reference, "ratio": round(rate / reference, 1)}
+        yield rounded(figures)
+
+
+def paper_agent(name: str, subtasks: int | None, size: str = "paper"):
+    """The agent and its initial state on an environment."""
+    import envs
+    import jax
+    import mamba_jax as mj
+    from mamba_jax.algos import mamba
+
+    env = envs.make(name, subtasks=subtasks)
+    agent = mamba.make_agent(env, mj.preset("mamba", env, size=size))
+    return agent, jax.jit(lambda key: mamba.init(agent, key))(jax.random.key(0))
+
+
+def updates() -> Iterator[dict]:
+    """Seconds of one gradient update of paper size at the full horizon: world model, actor and critic."""
+    import jax
+    from mamba_jax.algos import mamba
+
+    for name, subtasks, length in (("halfcircle", None, None), ("rooms", 3, 100), ("escape-room", None, None)):
+        agent, state = paper_agent(name, subtasks)
+        rows = length or agent.env.num_steps
+
+        def update(learner, replay, key, agent=agent, length=length):
+            return mamba.update(agent, learner, replay, key, None if length is None else jax.numpy.int32(length))[0]
+
+        compile_seconds, seconds = slowest(update, state.learner, state.replay, jax.random.key(1))
+        figures = {"env": label(name, subtasks), "batch": agent.config.data.batch, "rows": rows}
+        figures |= {"compile_s": compile_seconds, "update_s": seconds}
+        if (reference := RELEASE_SECONDS_PER_UPDATE.get(figures["env"])) is not None:
+            figures |= {"release_s": reference, "ratio": round(reference / seconds, 2)}
+        yield rounded(figures)
+
+
+def horizon() -> Iterator[dict]:
+    """World-model update of the reacher at horizons 50 and 900 of 900, one compilation for both."""
+    import jax
+    from mamba_jax.algos import mamba
+
+    agent, state = paper_agent("reacher", 1)
+    rows = mamba.sample(state.replay, jax.random.key(0), agent.config.data.batch)
+    data = mamba.to_sequences(agent, rows)
+
+    def update(learner, data, key, horizon):
+        return mamba.update_model(agent, learner, data, key, horizon)[0]
+
+    compiled = jax.jit(update).lower(state.learner, data, jax.random.key(1), jax.numpy.int32(50)).compile()
+    times = {}
+    for length in (50, 900):
+        times[length] = max(seconds(compiled, state.learner, data, jax.random.key(1), jax.numpy.int32(length)) for _ in range(3))
+    yield rounded({"env": "reacher-1", "at_50_s": times[50], "at_900_s": times[900], "share": times[50] / times[900]})
+
+
+def seconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """Wall time of one call."""
+    import jax
+
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start
+
+
+def train_steps() -> Iterator[dict]:
+    """A whole round (collection and updates) of size small, and the memory of its state and program."""
+    import jax
+    from mamba_jax.algos import mamba
+
+    for name, subtasks in (("halfcircle", None), ("rooms", 3), ("reacher", 1)):
+        agent, state = paper_agent(name, subtasks, "small")
+        start = time.perf_counter()
+        step = jax.jit(lambda s, agent=agent: mamba.train_step(agent, s), donate_argnums=0).lower(state).compile()
+        compile_seconds, memory = time.perf_counter() - start, step.memory_analysis()
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(step(state))
+            times.append(time.perf_counter() - start)
+        count = mamba.updates_per_round(agent.env, agent.config)
+        yield rounded({
+            "env": label(name, subtasks), "size": "small", "compile_s": compile_seconds, "round_s": max(times[1:]),
+            "updates_per_round": count, "replay_mb": sum(x.nbytes for x in jax.tree.leaves(state.replay)) / 1e6,
+            "state_mb": memory.argument_size_in_bytes / 1e6, "donated_mb": memory.alias_size_in_bytes / 1e6,
+            "temporary_mb": memory.temp_size_in_bytes / 1e6,
+        })  # fmt: skip
+
+
+def compile_times() -> Iterator[dict]:
+    """Compile time of a whole paper-size train step in a fresh process, without and with the persistent cache."""
+    import subprocess
+    import tempfile
+
+    code = (
+        "import sys; sys.path.insert(0, {experiments!r}); from runtime import *; set_environment(); configure_jax()\n"
+        "import time, jax, envs, mamba_jax as mj; env = envs.make('halfcircle')\n"
+        "algo = mj.make('mamba', env, mj.preset('mamba', env)); state = jax.eval_shape(algo.init, jax.random.key(0))\n"
+        "start = time.perf_counter(); jax.jit(algo.train_step, donate_argnums=0).lower(state).compile()\n"
+        "print(time.perf_counter() - start)"
+    ).format(experiments=str(Path(__file__).parent))
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"XDG_CACHE_HOME": cache}
+        times = [
+            float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+            for _ in range(2)
+        ]
+    yield rounded({"env": "halfcircle", "size": "paper", "first_start_s": times[0], "second_start_s": times[1]})
+
+
+def rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    """Floats to four digits."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
+
+
+if __name__ == "__main__":
+    main()

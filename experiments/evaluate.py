@@ -1,0 +1,76 @@
+"""Evaluate the policy of a run from its folder alone: `python experiments/evaluate.py RUN [--tasks N] [--gif]`.
+
+With the number of tasks of the final test, the default, the numbers in eval.json come out again.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from runtime import Parser, configure_jax, one_sentence_errors, set_environment
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    set_environment()
+    configure_jax()
+    from mamba_jax.checkpoint import CheckpointError
+
+    with one_sentence_errors("evaluate.py", {ValueError: 2, CheckpointError: 1}):
+        result = evaluate(parser().parse_args(arguments))
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def parser() -> Parser:
+    """The command line."""
+    found = Parser(prog="evaluate.py", description="Evaluate the policy of a run on fresh tasks.")
+    found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    found.add_argument("--tasks", type=int, metavar="N", help="fresh tasks (default: as in the run's final test)")
+    found.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which policy (default: best)")
+    found.add_argument("--gif", action="store_true", help="write RUN/rollout.gif too")
+    return found
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """The result of a policy in the manner of eval.json. Raises ValueError or CheckpointError."""
+    from mamba_jax.final import compile_test, summary, write_animation
+    from mamba_jax.session import load_policy
+
+    run = load_run(options.run)
+    tasks = run.single.config.run.test_tasks if options.tasks is None else options.tasks
+    if tasks < 1:
+        raise ValueError(f"--tasks is {tasks}: choose 1 or more.")
+    policy, rounds = load_policy(run, options.checkpoint)
+    score = compile_test(run, policy, tasks)(policy)
+    if options.gif:
+        write_animation(run, policy, score)
+    return {"checkpoint": options.checkpoint, "round": rounds} | summary(score)
+
+
+def load_run(path: Path) -> Any:
+    """The run that a folder describes; what is said about it goes to standard error."""
+    from options import Options, make_env
+    from rich.console import Console
+
+    import mamba_jax as mj
+    from mamba_jax.progress import Reporter
+    from mamba_jax.run import make_run
+    from mamba_jax.run_folder import RunFolder, fill_config
+
+    folder = RunFolder(path)
+    description = folder.read_config()
+    nothing: dict[str, Any] = dict.fromkeys(item.name for item in dataclasses.fields(Options))
+    options = fill_config(Options(**nothing), description["options"])
+    env = make_env(options)
+    config = fill_config(mj.preset(options.algo, env, size=options.size), description["config"])
+    reporter = Reporter(Console(stderr=True, highlight=False))
+    algo = mj.make(options.algo, env, config)
+    return make_run(algo, folder, reporter, seed=options.seed, num_seeds=options.seeds)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

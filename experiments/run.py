@@ -1,0 +1,74 @@
+"""Train an agent: `python experiments/run.py --env reacher --subtasks 3`; `--help` lists all options."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runtime import configure_jax, one_sentence_errors, set_environment
+
+if TYPE_CHECKING:
+    from options import Choice
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    set_environment()
+    configure_jax()
+    from options import parse
+
+    from mamba_jax.checkpoint import CheckpointError
+    from mamba_jax.run_folder import FolderError
+    from mamba_jax.train import Stopped, TrainingFault
+
+    with one_sentence_errors("run.py", {ValueError: 2}):
+        choice = parse(arguments)
+    try:
+        with one_sentence_errors("run.py", {FolderError: 2, TrainingFault: 1, CheckpointError: 1}):
+            run(choice, arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Stopped as stopped:
+        print(f"Stopped; the same command line goes on from {choice.logdir}.")
+        return 128 + stopped.number
+    return 0
+
+
+def run(choice: Choice, arguments: list[str]) -> None:
+    """Trains in the folder of the run, unless it is finished."""
+    from mamba_jax.final import outcome
+    from mamba_jax.progress import Reporter
+    from mamba_jax.run import make_run
+    from mamba_jax.run_folder import RunFolder, describe
+    from mamba_jax.train import train
+
+    options, reporter, folder = choice.options, Reporter(), RunFolder(choice.logdir)
+    description = describe(arguments, dataclasses.asdict(options), environment(choice), choice.algo.config)
+    folder.check(description)
+    training = make_run(choice.algo, folder, reporter, seed=options.seed, num_seeds=options.seeds)
+    with folder.claimed(description):
+        if folder.evaluation.exists():
+            reporter.message(f"{folder.path} is finished: {outcome(json.loads(folder.evaluation.read_text()))}.")
+            return
+        train(training, lambda rounds, env_steps: loggers(choice, folder, rounds, env_steps))
+
+
+def environment(choice: Choice) -> dict[str, Any]:
+    """The meta-environment's resolved sizes, for config.json."""
+    env = choice.algo.env
+    subtasks = getattr(env, "subtasks", choice.options.subtasks)
+    return {"name": env.name, "subtasks": subtasks, "sub_episodes": env.sub_episodes, "length": env.length}
+
+
+def loggers(choice: Choice, folder: Any, rounds: int, env_steps: int) -> list[Any]:
+    """Where the metrics go."""
+    from mamba_jax.log import MetricsFile, TensorBoard, WeightsAndBiases
+
+    found: list[Any] = [MetricsFile(folder.metrics, rounds), TensorBoard(folder.tensorboard, env_steps)]
+    return found + ([WeightsAndBiases(folder.path, folder.read_config())] if choice.wandb else [])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

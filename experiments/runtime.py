@@ -1,0 +1,64 @@
+"""What every script sets up before JAX starts. The library itself changes no settings."""
+
+import argparse
+import contextlib
+import ctypes.util
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+FEW_CPUS = 8
+
+
+class UsageError(ValueError):
+    """A command line that cannot be run; the message is one sentence."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises UsageError and takes no abbreviations."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.rstrip(".") + ".")
+
+
+def set_environment() -> None:
+    """Environment variables that must be set before JAX and MuJoCo are imported; those that are set already stay.
+
+    Makes the packages of this checkout importable too where they are not installed.
+    """
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    if (os.cpu_count() or 1) < FEW_CPUS:
+        # With as few threads as CPUs, programs of MJX's humanoid wait for themselves in XLA's thread pool for ever.
+        os.environ.setdefault("NPROC", str(FEW_CPUS))
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+
+
+def configure_jax() -> None:
+    """Keeps compiled programs between starts, apart for every version of jaxlib, and quietens the libraries."""
+    import jax
+    import jaxlib
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mamba_jax" / f"jaxlib-{jaxlib.__version__}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def one_sentence_errors(script: str, kinds: dict[type[Exception], int]) -> Iterator[None]:
+    """Ends the process on these exceptions with their message on standard error and this exit code."""
+    try:
+        yield
+    except tuple(kinds) as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        code = next(code for kind, code in kinds.items() if isinstance(error, kind))
+        raise SystemExit(code) from None

@@ -1,0 +1,213 @@
+"""The folder of a run: what is in it, and who may write to it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+FORMAT = "mamba_jax run 1"
+IDENTITY = ("options", "environment", "config")
+
+
+class FolderError(ValueError):
+    """A folder that this run must not use; the message is one sentence that says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of the files of a run.
+
+    config: choices, resolved configuration, versions, hardware. metrics: one JSON object a line. evaluation: the final
+    test, written last, so that its presence means that the run is finished. checkpoints, tensorboard: folders.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "eval.json"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "learning_curve.png"
+
+    @property
+    def animation(self) -> Path:
+        return self.path / "rollout.gif"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def read_config(self) -> dict[str, Any]:
+        """The contents of config.json; raises FolderError where this is not the folder of a run."""
+        try:
+            description = json.loads(self.config.read_text())
+        except (OSError, ValueError):
+            description = None
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise FolderError(f"{self.path} is not the folder of a run: it has no config.json that this program wrote.")
+        return description
+
+    def check(self, description: dict[str, Any]) -> None:
+        """Raises FolderError unless the folder is new, empty, or belongs to a run of this description."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise FolderError(f"{self.path} is a file: choose another --logdir.")
+        ours = {self.lock.name, temporary(self.config).name}
+        if not self.config.exists() and all(entry.name in ours for entry in self.path.iterdir()):
+            return
+        try:
+            found = self.read_config()
+        except FolderError:
+            message = f"{self.path} holds other files and is not the folder of a run: choose another --logdir."
+            raise FolderError(message) from None
+        differences = list(different_leaves(subset(found), subset(description)))
+        if differences:
+            shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
+            raise FolderError(f"{self.path} holds a run of another configuration ({shown}): choose another --logdir.")
+
+    @contextlib.contextmanager
+    def claimed(self, description: dict[str, Any]) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it; raises FolderError where that fails."""
+        self.check(description)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self.lock.open("w")
+        except OSError as error:
+            raise FolderError(f"{self.path} cannot be written ({error.strerror}): choose another --logdir.") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FolderError(f"Another process is training in {self.path}: stop it or wait for it.") from None
+            if not self.config.exists():
+                write_atomically(self.config, json.dumps(description, indent=2))
+            yield
+
+
+def describe(command: list[str], options: dict[str, Any], environment: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The contents of config.json. options, environment: plain values; config: nested dataclasses."""
+    description = {
+        "format": FORMAT,
+        "command": command,
+        "options": options,
+        "environment": environment,
+        "config": dataclasses.asdict(config),
+        "versions": versions(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.loads(json.dumps(description))  # as it will be read back: tuples become lists
+
+
+def subset(description: dict[str, Any]) -> dict[str, Any]:
+    """The part of a description that two starts of one run share."""
+    return {name: description.get(name) for name in IDENTITY}
+
+
+def different_leaves(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """Where two nested dictionaries differ, as "config.run.steps is 1 there, 2 here"."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted(there.keys() | here.keys()):
+            yield from different_leaves(there.get(name), here.get(name), f"{path}.{name}" if path else name)
+    elif there != here:
+        yield f"{path} is {there} there, {here} here"
+
+
+def fill_config(template: Any, values: dict[str, Any]) -> Any:
+    """A copy of nested frozen dataclasses with the values of `describe`; ValueError for a missing or odd name."""
+    names = {item.name for item in dataclasses.fields(template)}
+    if names != values.keys():
+        odd = ", ".join(sorted(names ^ values.keys()))
+        raise ValueError(f"The run was made by another version of this program: its configuration differs in {odd}.")
+    changes = {}
+    for name, value in values.items():
+        old = getattr(template, name)
+        nested = dataclasses.is_dataclass(old)
+        changes[name] = fill_config(old, value) if nested else tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(template, **changes)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    packages = ("mamba-jax", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "mujoco", "mujoco-mjx", "numpy")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the source that runs, with "+changes" if it was edited; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = git(root, "rev-parse", "HEAD")
+        return head + ("+changes" if git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Output of one git command."""
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def hardware() -> dict[str, Any]:
+    """Backend, devices and host."""
+    devices = jax.devices()
+    return {
+        "backend": devices[0].platform,
+        "devices": [device.device_kind for device in devices],
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": sys.platform,
+    }
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.part")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or, if the process dies, none."""
+    part = temporary(path)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

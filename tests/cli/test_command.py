@@ -1,0 +1,200 @@
+"""The real command in its own process: finishing, killing, stopping, resuming, refusing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v3 as imageio
+import jax
+import numpy as np
+import pytest
+
+from mamba_jax.checkpoint import Checkpoints
+from mamba_jax.log import read_metrics
+from mamba_jax.policy import to_arrays
+from mamba_jax.session import resume
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
+sys.path.insert(0, str(SCRIPTS))
+
+import evaluate as scripts  # noqa: E402
+
+TASK = ["--env", "rooms", "--subtasks", "2", "--length", "20", "--size", "debug", "--steps", "1600", "--seed", "5"]
+ROUNDS = 19
+EVERY_ROUND = ["--config.run.checkpoint-minutes", "1e-9"]
+
+
+class Place:
+    """A folder with its own cache of compiled programs, and the scripts in it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+        self.environment = {name: x for name, x in os.environ.items() if name not in ("NPROC", "MUJOCO_GL")} | here
+
+    def start(self, script, *arguments):
+        command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes)
+
+    def run(self, script, *arguments):
+        """(exit code, standard output, standard error)"""
+        process = self.start(script, *arguments)
+        output, errors = process.communicate(timeout=300)
+        return process.returncode, output, errors
+
+
+def wait_until(process, condition):
+    """Waits for a condition while a process runs."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def rounds_in(metrics):
+    """Number of complete lines."""
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
+def saved_numbers(run):
+    """Numbers of the complete checkpoints."""
+    return sorted(int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def whole_state(path):
+    """All arrays of the newest checkpoint, the replay included, and the best policy."""
+    run = scripts.load_run(path)
+    session = resume(run, Checkpoints(run.folder.checkpoints, read_only=True))
+    return to_arrays(session.state), session.best
+
+
+def without_seconds(path):
+    """The records of a run apart from the time they took."""
+    return [record | {"seconds": 0} for record in read_metrics(path / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A run that nothing interrupted, in the default folder."""
+    code, output, errors = place.run("run.py", *TASK)
+    assert code == 0, errors
+    return place.folder / "runs" / "rooms-2-mamba-debug-s5", output, errors
+
+
+def test_a_run_leaves_its_folder(finished):
+    folder, output, errors = finished
+    assert errors == ""
+    assert "Compiled the train step in" in output and "world model loss" in output and "Finished: return" in output
+    config = json.loads((folder / "config.json").read_text())
+    assert config["command"] == TASK and config["config"]["run"]["steps"] == 1600 and config["versions"]["jax"]
+    assert config["hardware"]["backend"] and config["environment"]["length"] == 20
+    records = read_metrics(folder / "metrics.jsonl")
+    assert [record["round"] for record in records] == list(range(ROUNDS + 1))
+    assert records[-1]["env_steps"] == 1600 and records[-1]["updates"] > 0
+    assert np.isfinite([record["train/world_model/loss"] for record in records[1:]]).all()
+    result = json.loads((folder / "eval.json").read_text())
+    for found in (result, result["best"], result["last"]):
+        assert found["tasks"] == 8 and len(found["return_per_sub_episode"]) == 2
+        np.testing.assert_allclose(found["return_mean"], sum(found["return_per_sub_episode"]), rtol=1e-5)
+    assert imageio.imread(folder / "rollout.gif").ndim == 4
+    assert imageio.imread(folder / "learning_curve.png").shape[0] > 100
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_the_same_command_on_a_finished_run_says_so(place, finished):
+    folder = finished[0]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix}
+    code, output, errors = place.run("run.py", *TASK)
+    assert code == 0 and errors == "" and "is finished: return" in output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix} == before
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_the_recorded_evaluation_comes_out_again(place, finished, which):
+    folder = finished[0]
+    (folder / "rollout.gif").unlink(missing_ok=True)
+    options = ["--gif"] if which == "best" else ["--checkpoint", "last"]
+    code, output, errors = place.run("evaluate.py", folder, *options)
+    assert code == 0, errors
+    result, recorded = json.loads(output), json.loads((folder / "eval.json").read_text())[which]
+    assert result.pop("checkpoint") == which
+    assert result == {name: value for name, value in recorded.items() if name != "eval_return_mean"}
+    assert (folder / "rollout.gif").exists() == (which == "best")
+
+
+def test_curves_are_drawn(place, finished):
+    code, _, errors = place.run("plot.py", finished[0], "--out", "curves.png")
+    assert (code, errors) == (0, "") and (place.folder / "curves.png").exists()
+
+
+def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):
+    """SIGKILL while a checkpoint is written, SIGKILL in training, SIGTERM; then to the end, bit for bit the same."""
+    path = place.folder / "killed"
+    command = ["run.py", *TASK, *EVERY_ROUND, "--logdir", path]
+    writing = path / "checkpoints"
+
+    process = place.start(*command)
+    wait_until(process, lambda: len(saved_numbers(path)) >= 2 and list(writing.glob("*.orbax-checkpoint-tmp")))
+    process.kill()
+    process.communicate()
+    complete, lines = saved_numbers(path), rounds_in(path / "metrics.jsonl")
+
+    process = place.start(*command)
+    wait_until(process, lambda: rounds_in(path / "metrics.jsonl") > lines + 1)
+    process.kill()
+    output, _ = process.communicate()
+    assert f"Going on from {path} at {80 * (complete[-1] + 1)} environment steps" in output
+    assert rounds_in(path / "metrics.jsonl") - 1 <= saved_numbers(path)[-1] + 1  # one round at most is lost
+
+    process = place.start(*command)
+    lines = rounds_in(path / "metrics.jsonl")
+    wait_until(process, lambda: rounds_in(path / "metrics.jsonl") > lines + 1)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 143 and "Stopped; the same command line goes on from" in output, errors
+    assert saved_numbers(path)[-1] == rounds_in(path / "metrics.jsonl") - 1 < ROUNDS
+
+    code, output, errors = place.run(*command)
+    assert code == 0 and "Going on from" in output and "Finished" in output, errors
+    assert without_seconds(path) == without_seconds(finished[0])
+    jax.tree.map(np.testing.assert_array_equal, whole_state(path), whole_state(finished[0]))
+
+
+def test_refusals_write_nothing(place, finished):
+    """An unknown environment, somebody's folder, a run of another configuration, a damaged checkpoint."""
+    foreign = place.folder / "thesis"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    path = finished[0]
+    before = sorted(place.folder.rglob("*"))
+    for arguments, message in [
+        (["--env", "moon"], "invalid choice: 'moon'"),
+        ([*TASK, "--logdir", foreign], "not the folder of a run"),
+        ([*TASK, "--logdir", path, "--config.data.batch", "3"], "config.data.batch is 2 there, 3 here"),
+    ]:
+        code, output, errors = place.run("run.py", *arguments)
+        assert code == 2 and output == "" and message in errors and errors.count("\n") == 1
+    assert sorted(place.folder.rglob("*")) == before
+
+
+def test_a_damaged_checkpoint_is_one_sentence(place, finished):
+    path = place.folder / "damaged"
+    shutil.copytree(finished[0], path)
+    (path / "eval.json").unlink()
+    victim = max((path / "checkpoints").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    victim.write_bytes(victim.read_bytes()[:-100])
+    code, _, errors = place.run("run.py", *TASK, "--logdir", path)
+    assert code == 1 and "cannot be read" in errors and errors.count("\n") == 1
+    assert rounds_in(path / "metrics.jsonl") == ROUNDS + 1

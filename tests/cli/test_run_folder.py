@@ -1,0 +1,76 @@
+"""Who may write to a folder, and configurations that come back from it."""
+
+import json
+
+import pytest
+
+from mamba_jax.config import MambaConfig, WorldModelConfig
+from mamba_jax.run_folder import FolderError, RunFolder, describe, fill_config
+
+
+def description(steps=5):
+    return describe(["--env", "x"], {"env": "x", "seed": 0}, {"length": 3}, MambaConfig()) | {
+        "config": {"steps": steps}
+    }
+
+
+def test_new_empty_and_own_folders_are_accepted(tmp_path):
+    folder = RunFolder(tmp_path / "a" / "b")
+    folder.check(description())
+    assert not folder.path.exists()
+    for _ in range(2):
+        with folder.claimed(description()):
+            assert folder.read_config()["options"]["env"] == "x"
+
+
+def test_what_an_interrupted_start_leaves_is_accepted(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json.part").write_text('{"form')
+    with RunFolder(tmp_path).claimed(description()):
+        pass
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}'])
+def test_foreign_folders_are_refused(tmp_path, content):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    before = sorted(tmp_path.iterdir())
+    refused = pytest.raises(FolderError, match="not the folder of a run: choose another --logdir")
+    with refused, RunFolder(tmp_path).claimed(description()):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_and_unwritable_places_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match="is a file"):
+        RunFolder(tmp_path / "file").check(description())
+    with pytest.raises(FolderError, match="cannot be written"), RunFolder(tmp_path / "file/run").claimed(description()):
+        pass
+
+
+def test_another_configuration_is_refused_by_name(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.claimed(description()):
+        pass
+    with pytest.raises(FolderError, match=r"config.steps is 5 there, 6 here"):
+        folder.check(description(6))
+
+
+def test_only_one_process_may_train(tmp_path):
+    folder = RunFolder(tmp_path)
+    refused = pytest.raises(FolderError, match="Another process")
+    with folder.claimed(description()), refused, folder.claimed(description()):
+        pass
+    with folder.claimed(description()):
+        pass
+
+
+def test_configurations_come_back(tmp_path):
+    config = MambaConfig(world_model=WorldModelConfig(deter=7, pairing="released"))
+    saved = describe([], {}, {}, config)
+    assert json.loads(json.dumps(saved)) == saved
+    assert fill_config(MambaConfig(), saved["config"]) == config
+    with pytest.raises(ValueError, match=r"another version.*extra"):
+        fill_config(MambaConfig(), saved["config"] | {"extra": 1})
