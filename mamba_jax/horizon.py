@@ -1,7 +1,8 @@
-"""The horizon schedule, and a chunked scan over time whose cost follows the horizon."""
+"""The horizon schedule, and scans over time: one whose cost follows the horizon, one with a cheap backward pass."""
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -61,3 +62,42 @@ def chunked_scan(
 
     carry, ys = jax.lax.scan(outer, carry, (chunks, jnp.arange(count) * size))
     return carry, jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:])[:total], ys)
+
+
+def deferred_scan(step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` of `step(params, carry, x)` whose gradient of the parameters is taken for all steps at once.
+
+    Plain reverse mode adds a full-size weight gradient at every step, which costs more than the rest of the backward
+    pass where the batch is small. Here the reverse scan carries only the gradient of the carry; weights get theirs
+    from one call of the step batched over time. `step` must depend on traced values through its arguments alone, and
+    every leaf of carry and xs must be floating.
+    """
+
+    @jax.custom_vjp
+    def run(params, carry, xs):
+        return jax.lax.scan(partial(step, params), carry, xs)
+
+    def forward(params, carry, xs):
+        def body(carry, x):
+            following, y = step(params, carry, x)
+            return following, (carry, y)
+
+        last, (carries, ys) = jax.lax.scan(body, carry, xs)
+        return (last, ys), (params, carries, xs)
+
+    def backward(residuals, cotangents):
+        params, carries, xs = residuals
+        d_last, d_ys = cotangents
+
+        def body(d_following, inputs):
+            carry, x, d_y = inputs
+            d_carry, d_x = jax.vjp(partial(step, params), carry, x)[1]((d_following, d_y))
+            return d_carry, (d_following, d_x)
+
+        d_carry, (d_followings, d_xs) = jax.lax.scan(body, d_last, (carries, xs, d_ys), reverse=True)
+        batched = jax.vmap(step, (None, 0, 0))
+        (d_params,) = jax.vjp(lambda params: batched(params, carries, xs), params)[1]((d_followings, d_ys))
+        return d_params, d_carry, d_xs
+
+    run.defvjp(forward, backward)
+    return run(params, carry, xs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mamba_jax.config import WorldModelConfig
-from mamba_jax.horizon import chunked_scan
+from mamba_jax.horizon import chunked_scan, deferred_scan
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.observation import Decoder, Encoder, Shapes, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
@@ -150,9 +150,9 @@ def observe(
     rssm, p = model.rssm, params["rssm"]
     first = Latent(*rssm.apply(p, data.is_first.shape[1], method="initial"))
 
-    def step(latent, inputs):
-        action, embed, is_first, noise = inputs
-        deter, stoch = (jnp.where(is_first[:, None], a, b) for a, b in zip(first, latent, strict=True))
+    def step(params, latent, inputs):
+        (p, first), (action, embed, is_first, noise) = params, inputs
+        deter, stoch = (jnp.where(is_first > 0, a, b) for a, b in zip(first, latent, strict=True))
         deter = rssm.apply(p, deter, stoch, action, method="advance")
         log_probs = rssm.apply(p, deter, embed, method="posterior")
         latent = Latent(deter, flat(discrete.sample(log_probs, noise)))
@@ -164,7 +164,8 @@ def observe(
         embed = model.encoder.apply(params["encoder"], data.observation)
         action = jnp.where(data.is_first[..., None], 0.0, data.action)
         projections = (rssm.apply(p, action, method="project_action"), rssm.apply(p, embed, method="project_embed"))
-        latent, (latents, posterior) = jax.lax.scan(step, latent, (*projections, data.is_first, noise))
+        is_first = data.is_first[..., None].astype(noise.dtype)
+        latent, (latents, posterior) = deferred_scan(step, (p, first), latent, (*projections, is_first, noise))
         prior = rssm.apply(p, latents.deter, method="prior")
         kl = balanced_kl(posterior, prior)
         return latent, Filtered(latents, embed, *kl, posterior, prior)

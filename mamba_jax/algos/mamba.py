@@ -72,19 +72,7 @@ class Agent(NamedTuple):
 
 def make_mamba(env: MetaEnvironment, config: MambaConfig, name: str = "mamba") -> Algorithm:
     """MAMBA on a meta-environment. Raises ConfigError where the configuration does not fit the environment."""
-    config.validate(env.num_steps)
-    spec = action_spec(env)
-    rates = config.optimizer
-    shapes = {key: tuple(space.shape) for key, space in env.observation_space.items()}
-    agent = Agent(
-        env=env,
-        config=config,
-        model=wm.make_world_model(config.world_model, shapes, spec.size),
-        behaviour=ac.make_actor_critic(config.actor_critic, spec),
-        model_opt=clipped_adam(rates.model_rate, rates.model_eps, rates.model_clip),
-        actor_opt=clipped_adam(rates.actor_rate, rates.behaviour_eps, rates.behaviour_clip),
-        critic_opt=clipped_adam(rates.critic_rate, rates.behaviour_eps, rates.behaviour_clip),
-    )
+    agent = make_agent(env, config)
     return Algorithm(
         name=name,
         env=env,
@@ -95,6 +83,23 @@ def make_mamba(env: MetaEnvironment, config: MambaConfig, name: str = "mamba") -
         act=lambda state, carry, observation, key, explore: act(agent, state.learner, carry, observation, key, explore),
         steps_per_round=config.data.lanes * env.num_steps,
         updates_per_round=updates_per_round(env, config),
+    )
+
+
+def make_agent(env: MetaEnvironment, config: MambaConfig) -> Agent:
+    """Modules and optimisers for a meta-environment. Raises ConfigError."""
+    config.validate(env.num_steps)
+    spec = action_spec(env)
+    rates = config.optimizer
+    shapes = {key: tuple(space.shape) for key, space in env.observation_space.items()}
+    return Agent(
+        env=env,
+        config=config,
+        model=wm.make_world_model(config.world_model, shapes, spec.size),
+        behaviour=ac.make_actor_critic(config.actor_critic, spec),
+        model_opt=clipped_adam(rates.model_rate, rates.model_eps, rates.model_clip),
+        actor_opt=clipped_adam(rates.actor_rate, rates.behaviour_eps, rates.behaviour_clip),
+        critic_opt=clipped_adam(rates.critic_rate, rates.behaviour_eps, rates.behaviour_clip),
     )
 
 

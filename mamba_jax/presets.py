@@ -1,0 +1,118 @@
+"""One table: algorithm x environment x size -> configuration."""
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+from mamba_jax.config import (
+    ActorCriticConfig,
+    ConfigError,
+    DataConfig,
+    HorizonConfig,
+    MambaConfig,
+    OptimizerConfig,
+    RunConfig,
+    WorldModelConfig,
+)
+from mamba_jax.types import MetaEnvironment
+
+SIZES = ("paper", "small", "debug")
+
+# The release's configuration by environment (paper, appendix; true environment steps: the release counts twice).
+# Sections hold what differs from the defaults of `MambaConfig`.
+DEEP = {"encoder_layers": 4, "decoder_layers": 4}
+FAST_RATES = {"model_rate": 2e-4, "actor_rate": 6e-5, "critic_rate": 6e-5}
+PAPER: dict[str, dict[str, dict[str, Any]]] = {
+    "halfcircle": {
+        "world_model": DEEP,
+        "actor_critic": {"horizon": 2},
+        "data": {"train_ratio": 0.01},
+        "run": {"steps": 1_000_000},
+    },
+    "point-wind": {"world_model": DEEP, "data": {"train_ratio": 0.2}, "run": {"steps": 1_000_000}},
+    "escape-room": {"world_model": DEEP, "data": {"train_ratio": 0.2}, "run": {"steps": 2_000_000}},
+    "rooms": {
+        "world_model": DEEP,
+        "actor_critic": {"horizon": 2, "gradient": "reinforce"},
+        "horizon": {"initial": 50, "growth_steps": 2_500_000},
+        "data": {"train_ratio": 0.1},
+        "run": {"steps": 3_000_000, "eval_tasks": 100},
+    },
+    "reacher": {
+        "optimizer": FAST_RATES,
+        "horizon": {"initial": 50, "growth_steps": 2_500_000},
+        "run": {"steps": 5_000_000},
+    },
+    "humanoid-dir": {
+        "optimizer": FAST_RATES,
+        "horizon": {"initial": 50, "growth_steps": 7_500_000},
+        "run": {"steps": 15_000_000},
+    },
+}
+
+DEBUG_MODEL = WorldModelConfig(
+    deter=16, stoch=4, classes=4, hidden=16, encoder_layers=1, decoder_layers=1, encoder_units=16, cnn_depth=2,
+    head_units=16, subsample=8,
+)  # fmt: skip
+
+
+def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaConfig:
+    """The configuration of an algorithm on an environment.
+
+    size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores) or "debug"
+    (seconds; learns nothing). An environment without a row of its own gets the defaults of its kind of action.
+    Raises ConfigError for an unknown algorithm or size.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"Unknown size {size!r}: choose one of {', '.join(SIZES)}.")
+    if algorithm != "mamba":
+        raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of mamba.")
+    config = paper_config(env)
+    if size == "small":
+        return small_config(config, env)
+    return debug_config(config, env) if size == "debug" else config
+
+
+def paper_config(env: MetaEnvironment) -> MambaConfig:
+    """MAMBA as published for this environment, clipped to its meta-episode."""
+    row = PAPER.get(base_name(env))
+    if row is None:
+        discrete = hasattr(env.action_space, "n")
+        row = {"actor_critic": {"gradient": "reinforce"}} if discrete else {}
+    config = MambaConfig()
+    for section, values in row.items():
+        config = replace(config, **{section: replace(getattr(config, section), **values)})
+    initial = min(config.horizon.initial, env.num_steps)
+    return replace(config, horizon=replace(config.horizon, initial=initial))
+
+
+def base_name(env: MetaEnvironment) -> str:
+    """The registry name of an environment: "rooms-4" -> "rooms"."""
+    return env.name if env.name in PAPER else env.name.rpartition("-")[0] or env.name
+
+
+def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
+    """Smaller networks and more updates per step, for two CPU cores."""
+    return replace(
+        config,
+        world_model=replace(
+            config.world_model, deter=256, stoch=8, classes=8, encoder_layers=2, decoder_layers=2, encoder_units=128,
+            head_units=128,
+        ),
+        actor_critic=replace(config.actor_critic, starts=64),
+        data=replace(config.data, capacity=max(300_000, 2 * config.data.lanes * env.num_steps)),
+    )  # fmt: skip
+
+
+def debug_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
+    """A tiny configuration that runs in seconds."""
+    lanes = 2
+    return replace(
+        config,
+        world_model=DEBUG_MODEL,
+        actor_critic=replace(config.actor_critic, horizon=min(config.actor_critic.horizon, 3), starts=4, units=16),
+        horizon=HorizonConfig(initial=min(config.horizon.initial, 10, env.num_steps), growth_steps=lanes * env.num_steps * 4),
+        data=replace(config.data, lanes=lanes, batch=2, train_ratio=2 * env.sub_episodes / (lanes * env.num_steps),
+                     prefill=2, capacity=lanes * env.num_steps * 4, window=min(16, env.num_steps)),
+        run=RunConfig(steps=lanes * env.num_steps * 6, eval_every=2 * lanes, eval_tasks=4, test_tasks=8),
+    )  # fmt: skip
