@@ -98,10 +98,11 @@ def write_animation(run: Run, policy: Arrays, score: Score) -> None:
 
 
 def render_rollout(algo: Algorithm, policy: Arrays, key: jax.Array) -> np.ndarray:
-    """Frames of a meta-episode, (frames, H, W, 3) uint8."""
+    """Frames of a meta-episode, (frames, H, W, 3) uint8; the environment must have `render(state)`."""
+    env: Any = algo.env
     template = jax.eval_shape(algo.init, jax.random.key(0))
     states, rows = jax.jit(lambda policy: rollout(algo, from_arrays(template, policy), key))(policy)
     states, is_last = jax.device_get((states, rows.is_last))
     length = int(np.argmax(is_last)) + 1
     shown = range(0, length, -(-length // MAX_FRAMES))
-    return np.stack([algo.env.render(jax.tree.map(lambda x, t=t: x[t], states)) for t in shown])
+    return np.stack([env.render(jax.tree.map(lambda x, t=t: x[t], states)) for t in shown])

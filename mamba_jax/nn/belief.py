@@ -26,20 +26,21 @@ class Belief(NamedTuple):
 class Encoder(nn.Module):
     """History -> belief: embedded (action, state, reward), layers, GRU, layers, linear heads.
 
-    latent: L. hidden: H. Embedding widths of 0 leave the input out. layers_before, layers_after: ReLU layers around
-    the GRU.
+    latent: L. hidden: H. action_embedding: None leaves actions out. layers_before, layers_after: widths of the ReLU
+    layers around the GRU.
     """
 
     latent: int
     hidden: int
-    action_embedding: int
+    action_embedding: int | None
     state_embedding: int
     reward_embedding: int
     layers_before: Sequence[int] = ()
     layers_after: Sequence[int] = ()
 
     def setup(self):
-        self.action_encoder = Linear(self.action_embedding)
+        if self.action_embedding is not None:
+            self.action_encoder = Linear(self.action_embedding)
         self.state_encoder = Linear(self.state_embedding)
         self.reward_encoder = Linear(self.reward_embedding)
         self.before = [Linear(width) for width in self.layers_before]
@@ -65,8 +66,10 @@ class Encoder(nn.Module):
         in if `feed_first`, else it is left out and the belief is the prior.
         detach_every: no gradient flows back over every so many transitions (truncated backpropagation through time).
         """
-        inputs = ((self.action_encoder, actions), (self.state_encoder, states), (self.reward_encoder, rewards[..., None]))
-        x = jnp.concatenate([jax.nn.relu(embed(value)) for embed, value in inputs if embed.features > 0], -1)
+        inputs = [self.state_encoder(states), self.reward_encoder(rewards[..., None])]
+        if self.action_embedding is not None:
+            inputs.insert(0, self.action_encoder(actions))
+        x = jax.nn.relu(jnp.concatenate(inputs, -1))
         for layer in self.before:
             x = jax.nn.relu(layer(x))
         return self.heads(self.gru(hidden, x, first, feed_first, detach_every))

@@ -43,8 +43,14 @@ def standardise(x: jax.Array, weights: jax.Array | None = None, eps: float = 1e-
 
     weights: 0 or 1 like x; entries of weight 0 do not count in the mean and standard deviation.
     """
-    weights = jnp.ones_like(x) if weights is None else weights.astype(x.dtype)
+    mean, std = mean_and_std(x, weights)
+    return (x - mean) / (std + eps)
+
+
+def mean_and_std(x: jax.Array, weights: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Mean and n - 1 standard deviation, () each, of the entries of weight 1."""
+    weights = jnp.ones_like(x) if weights is None else weights
     number = weights.sum()
     mean = (x * weights).sum() / jnp.maximum(number, 1)
     var = (jnp.square(x - mean) * weights).sum() / jnp.maximum(number - 1, 1)
-    return (x - mean) / (jnp.sqrt(var) + eps)
+    return mean, jnp.sqrt(var)
