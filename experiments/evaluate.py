@@ -15,7 +15,7 @@ from runtime import Parser, configure_jax, one_sentence_errors, set_environment
 
 def main(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
-    set_environment()
+    set_environment(arguments)
     configure_jax()
     from mamba_jax.checkpoint import CheckpointError
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
-    set_environment()
+    set_environment(arguments)
     configure_jax()
     from options import parse
 

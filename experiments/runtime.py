@@ -6,7 +6,7 @@ import ctypes.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,17 +27,25 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message.rstrip(".") + ".")
 
 
-def set_environment() -> None:
+def set_environment(arguments: Sequence[str] = ()) -> None:
     """Environment variables that must be set before JAX and MuJoCo are imported; those that are set already stay.
 
     Makes the packages of this checkout importable too where they are not installed.
     """
     sys.path.append(str(Path(__file__).resolve().parent.parent))
-    if (os.cpu_count() or 1) < FEW_CPUS:
-        # With as few threads as CPUs, programs of MJX's humanoid wait for themselves in XLA's thread pool for ever.
+    if (os.cpu_count() or 1) < FEW_CPUS and uses_mjx(arguments):
+        # With as few threads as CPUs, programs of MJX's humanoid wait for themselves in XLA's thread pool for ever;
+        # everything else is faster with no more threads than CPUs.
         os.environ.setdefault("NPROC", str(FEW_CPUS))
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+
+
+def uses_mjx(arguments: Sequence[str]) -> bool:
+    """Whether a command line, or the run folder that it names, asks for an environment on MJX."""
+    folders = (Path(word) / "config.json" for word in arguments)
+    words = [*arguments, *(file.read_text() for file in folders if file.is_file())]
+    return any("humanoid" in word or "mjx" in word.replace("mujoco-mjx", "") for word in words)
 
 
 def configure_jax() -> None:

@@ -112,7 +112,7 @@ def action_spec(env: MetaEnvironment) -> ActionSpec:
 def updates_per_round(env: MetaEnvironment, config: MambaConfig) -> int:
     """int(train_ratio * collected steps / sub-episodes), at least 1, as the paper counts."""
     steps = config.data.lanes * env.num_steps
-    return max(1, int(config.data.train_ratio * steps / env.sub_episodes))
+    return max(1, int(config.data.train_ratio * steps / env.sub_episodes + 1e-6))  # 0.0025 * 6400 is 16 - 2e-15
 
 
 def init(agent: Agent, key: jax.Array) -> State:

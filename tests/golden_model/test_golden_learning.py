@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from torch_names import close, force, subset
 
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
-from mamba_jax.config import HorizonConfig
+from mamba_jax.algos.mamba import updates_per_round
+from mamba_jax.config import DataConfig, HorizonConfig, MambaConfig
 from mamba_jax.horizon import scheduled_horizon
 from mamba_jax.nn.policy import ActionSpec
 from mamba_jax.ops import discrete, returns
@@ -201,8 +203,10 @@ def test_golden_updates_per_round(golden):
         golden["out/updates/updates_per_round"],
         strict=True,
     ):
-        assert int(float(ratio) * int(lanes * length * sub_episodes) / int(sub_episodes)) == updates
-        assert lanes * length * sub_episodes == steps
+        env = SimpleNamespace(num_steps=int(length * sub_episodes), sub_episodes=int(sub_episodes))
+        config = MambaConfig(data=DataConfig(lanes=int(lanes), train_ratio=float(ratio)))
+        assert updates_per_round(env, config) == updates
+        assert config.data.lanes * env.num_steps == steps
 
 
 def test_golden_kl_of_equal_distributions_is_zero():

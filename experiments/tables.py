@@ -1,0 +1,81 @@
+"""Writes the README's tables of results and speed from the files under results/: `python experiments/tables.py [--check]`."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from runtime import set_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Rewrites the marked parts of the README; with --check only says whether they are up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the README is out of date")
+    options = parser.parse_args()
+    set_environment()
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    updated = replace_part(replace_part(text, "results", results_table()), "speed", speed_table())
+    if options.check:
+        return int(updated != text)
+    readme.write_text(updated)
+    return 0
+
+
+def replace_part(text: str, name: str, table: str) -> str:
+    """Puts a table between the comments `<!-- name -->` and `<!-- end name -->`."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)"
+    if not re.search(pattern, text, re.DOTALL):
+        raise SystemExit(f"The README has no part between <!-- {name} --> and <!-- end {name} -->.")
+    return re.sub(pattern, lambda match: match[1] + table + match[2], text, flags=re.DOTALL)
+
+
+def results_table() -> str:
+    """A row for every finished run under results/."""
+    from mamba_jax.reference import reference
+
+    lines = [
+        "| environment | algorithm, size | return of ours, by sub-episode | paper | ceiling | environment steps | time | run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "results").glob("*/eval.json")):
+        result, config = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
+        environment, options = config["environment"], config["options"]
+        known = reference(
+            options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"]
+        )
+        paper = known.paper.get(options["algo"])
+        parts = ", ".join(f"{value:.1f}" for value in result["return_per_sub_episode"])
+        last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
+        lines.append(
+            f"| {environment['name']} | {options['algo']}, {options['size']} "
+            f"| {result['return_mean']:.1f} ({parts}) | {f'{paper.mean:.1f}' if paper else '-'} "
+            f"| {known.ceiling or '-'} | {last['env_steps']:,} | {last['seconds'] / 60:.0f} min "
+            f"| [{path.parent.name}](results/{path.parent.name}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def speed_table() -> str:
+    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release."""
+    lines = ["| what | ours | release, two CPU cores | ratio |", "|---|---|---|---|"]
+    for line in (ROOT / "results" / "benchmark.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        if "release_steps_per_s" in figures:
+            what = f"{figures['env']}, environment steps per second, {figures['lanes']} lanes"
+            ours, theirs = f"{figures['steps_per_s']:,}", f"{figures['release_steps_per_s']:,} (one process)"
+        elif "release_s" in figures:
+            what = f"{figures['env']}, one paper-size update ({figures['batch']} x {figures['rows']})"
+            ours, theirs = f"{figures['update_s']:.2f} s", f"{figures['release_s']} s"
+        else:
+            continue
+        lines.append(f"| {what} | {ours} | {theirs} | {figures['ratio']} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""What the README shows works, at sizes fit for a test."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SMALLER = {"subtasks=3)": "subtasks=3, sub_episodes=2, length=6)", 'size="small"': 'size="debug"', "num_tasks=1000": "num_tasks=6"}
+
+
+def test_the_example_runs():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    for shown, used in SMALLER.items():
+        assert shown in code
+        code = code.replace(shown, used)
+    names: dict = {}
+    exec(code, names)
+    assert names["score"].returns.shape == (6, 2)
+    assert all(np.shape(value) == (8,) for value in names["metrics"].values())
+    assert names["states"].updates.shape == (8,)
+
+
+def test_links_lead_to_files():
+    root = Path(__file__).parent.parent
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (root / target).exists(), target
