@@ -1,5 +1,6 @@
 """EscapeRoom: a point robot inside a ring-shaped wall with one hidden door."""
 
+import dataclasses
 import functools
 import math
 
@@ -56,7 +57,7 @@ class EscapeRoom(TaskEnvironment):
 
     def sample_task(self, key: jax.Array, params: EscapeRoomParams) -> EscapeRoomParams:
         """door ~ U(0, pi)."""
-        return params.replace(door=jax.random.uniform(key, (), jnp.float32, 0.0, jnp.pi))
+        return dataclasses.replace(params, door=jax.random.uniform(key, (), jnp.float32, 0.0, jnp.pi))
 
     def reset_env(self, key: jax.Array, params: EscapeRoomParams) -> tuple[Observation, EscapeRoomState]:
         """Start anywhere in the disc, r (sin f, cos f) with r ~ U(0, 1), f ~ U(-pi, pi)."""
@@ -122,7 +123,7 @@ def is_blocked(start: jax.Array, end: jax.Array, door: jax.Array) -> jax.Array:
 
 def _clip(edges: list[tuple[jax.Array, jax.Array]], limit: float) -> tuple[jax.Array, jax.Array]:
     """The part [t0, t1] of the unit interval where height + t climb <= limit for all edges; empty if t0 > t1."""
-    enter, leave = 0.0, 1.0
+    enter, leave = jnp.zeros_like(edges[0][0]), jnp.ones_like(edges[0][0])
     for height, climb in edges:
         crossing = (limit - height) / jnp.where(climb == 0.0, 1.0, climb)
         never = (climb == 0.0) & (height > limit)

@@ -1,5 +1,7 @@
 """Point robots that search a goal on a half-circle, without wind (HalfCircle) and with it (Point-Wind)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ from gymnax.environments import spaces
 
 from envs import rendering
 from envs.base import Observation, TaskEnvironment, continuous_actions, unbounded
+
+WIND = 0.3
+"""Standard deviation of the noise that wind adds to each component of an action."""
 
 
 @struct.dataclass
@@ -43,7 +48,7 @@ class HalfCircle(TaskEnvironment):
     def sample_task(self, key: jax.Array, params: HalfCircleParams) -> HalfCircleParams:
         """goal = (cos a, sin a), a ~ U(0, pi)."""
         angle = jax.random.uniform(key, (), jnp.float32, 0.0, jnp.pi)
-        return params.replace(goal=jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
+        return dataclasses.replace(params, goal=jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 
     def reset_env(self, key: jax.Array, params: HalfCircleParams) -> tuple[Observation, HalfCircleState]:
         """Start at the origin."""
@@ -78,14 +83,9 @@ class HalfCircle(TaskEnvironment):
 
 
 class PointWind(HalfCircle):
-    """HalfCircle in gusts: p' = p + 0.1 clip(a + w, -1, 1), w ~ N(0, wind^2) per component, drawn at every step."""
-
-    def __init__(self, *, goal_radius: float = 0.2, wind: float = 0.3):
-        """goal_radius: radius of the rewarded disc. wind: standard deviation of the noise added to the action."""
-        super().__init__(goal_radius=goal_radius)
-        self.wind = wind
+    """HalfCircle in gusts: p' = p + 0.1 clip(a + w, -1, 1), w ~ N(0, 0.3^2) per component, drawn at every step."""
 
     def step_env(self, key: jax.Array, state: HalfCircleState, action: jax.Array, params: HalfCircleParams):
         """action: (2,) float32, clipped to [-1, 1] after the wind is added."""
-        gust = self.wind * jax.random.normal(key, action.shape, action.dtype)
+        gust = WIND * jax.random.normal(key, action.shape, action.dtype)
         return super().step_env(key, state, action + gust, params)

@@ -1,5 +1,7 @@
 """Rooms-N: a row of small rooms with one hidden goal each, to be visited in order."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,9 +53,9 @@ class Rooms(TaskEnvironment):
 
     def sample_task(self, key: jax.Array, params: RoomsParams) -> RoomsParams:
         """Independently for every room one of its four corners."""
-        corner = jax.random.randint(key, (self.num_rooms, 2), 0, 2)
+        corner = jax.random.randint(key, (self.num_rooms, 2), 0, 2, jnp.int32)
         left = _PERIOD * jnp.arange(self.num_rooms, dtype=jnp.int32)
-        return params.replace(goals=jnp.stack([left + 2 * corner[:, 0], 2 * corner[:, 1] - 1], -1))
+        return dataclasses.replace(params, goals=jnp.stack([left + 2 * corner[:, 0], 2 * corner[:, 1] - 1], -1))
 
     def reset_env(self, key: jax.Array, params: RoomsParams) -> tuple[Observation, RoomsState]:
         """Start at (0, 0) with no goal reached."""

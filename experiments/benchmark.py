@@ -63,7 +63,7 @@ def hardware() -> dict[str, Any]:
 
 
 def slowest(function: Callable[..., Any], *arguments: Any, repeats: int = 3) -> tuple[float, float]:
-    """(seconds to compile, slowest of `repeats` runs in seconds) of a jitted function; the arguments are not donated."""
+    """(seconds to compile, seconds of the slowest of `repeats` runs) of a jitted function; nothing is donated."""
     import jax
 
     start = time.perf_counter()
@@ -79,14 +79,15 @@ def slowest(function: Callable[..., Any], *arguments: Any, repeats: int = 3) -> 
 
 
 def label(name: str, subtasks: int | None) -> str:
-    """"rooms", 3 -> "rooms-3"."""
+    """ "rooms", 3 -> "rooms-3"."""
     return f"{name}-{subtasks}" if subtasks else name
 
 
 def environments(lanes: int) -> Iterator[dict]:
     """Environment steps per second under a random policy, all lanes in one jitted scan over a meta-episode."""
-    import envs
     import jax
+
+    import envs
 
     for name, subtasks in ENVIRONMENTS:
         env = envs.make(name, subtasks=subtasks)
@@ -96,7 +97,9 @@ def environments(lanes: int) -> Iterator[dict]:
             reset_key, action_key, step_key = jax.random.split(key, 3)
             shape = (env.num_steps, lanes, *env.action_space.shape)
             draw = jax.random.randint if discrete else jax.random.uniform
-            actions = draw(action_key, shape, minval=0 if discrete else -1, maxval=env.action_space.n if discrete else 1)
+            actions = draw(
+                action_key, shape, minval=0 if discrete else -1, maxval=env.action_space.n if discrete else 1
+            )
 
             def step(states, inputs):
                 states, row = env.step_lanes(inputs[1], states, inputs[0])
@@ -107,27 +110,35 @@ def environments(lanes: int) -> Iterator[dict]:
 
         compile_seconds, seconds = slowest(play, jax.random.key(0))
         rate = lanes * env.num_steps / seconds
-        figures = {"env": label(name, subtasks), "lanes": lanes, "compile_s": compile_seconds, "steps_per_s": round(rate)}
-        if (reference := RELEASE_STEPS_PER_SECOND.get(figures["env"])) is not None:
+        figures = {
+            "env": label(name, subtasks),
+            "lanes": lanes,
+            "compile_s": compile_seconds,
+            "steps_per_s": round(rate),
+        }
+        if (reference := RELEASE_STEPS_PER_SECOND.get(label(name, subtasks))) is not None:
             figures |= {"release_steps_per_s": reference, "ratio": round(rate / reference, 1)}
         yield rounded(figures)
 
 
 def paper_agent(name: str, subtasks: int | None, size: str = "paper"):
     """The agent and its initial state on an environment."""
-    import envs
     import jax
+
+    import envs
     import mamba_jax as mj
     from mamba_jax.algos import mamba
 
     env = envs.make(name, subtasks=subtasks)
-    agent = mamba.make_agent(env, mj.preset("mamba", env, size=size))
+    config: Any = mj.preset("mamba", env, size=size)
+    agent = mamba.make_agent(env, config)
     return agent, jax.jit(lambda key: mamba.init(agent, key))(jax.random.key(0))
 
 
 def updates() -> Iterator[dict]:
     """Seconds of one gradient update of paper size at the full horizon: world model, actor and critic."""
     import jax
+
     from mamba_jax.algos import mamba
 
     for name, subtasks, length in (("halfcircle", None, None), ("rooms", 3, 100), ("escape-room", None, None)):
@@ -140,7 +151,7 @@ def updates() -> Iterator[dict]:
         compile_seconds, seconds = slowest(update, state.learner, state.replay, jax.random.key(1))
         figures = {"env": label(name, subtasks), "batch": agent.config.data.batch, "rows": rows}
         figures |= {"compile_s": compile_seconds, "update_s": seconds}
-        if (reference := RELEASE_SECONDS_PER_UPDATE.get(figures["env"])) is not None:
+        if (reference := RELEASE_SECONDS_PER_UPDATE.get(label(name, subtasks))) is not None:
             figures |= {"release_s": reference, "ratio": round(reference / seconds, 2)}
         yield rounded(figures)
 
@@ -148,6 +159,7 @@ def updates() -> Iterator[dict]:
 def horizon() -> Iterator[dict]:
     """World-model update of the reacher at horizons 50 and 900 of 900, one compilation for both."""
     import jax
+
     from mamba_jax.algos import mamba
 
     agent, state = paper_agent("reacher", 1)
@@ -160,7 +172,9 @@ def horizon() -> Iterator[dict]:
     compiled = jax.jit(update).lower(state.learner, data, jax.random.key(1), jax.numpy.int32(50)).compile()
     times = {}
     for length in (50, 900):
-        times[length] = max(seconds(compiled, state.learner, data, jax.random.key(1), jax.numpy.int32(length)) for _ in range(3))
+        times[length] = max(
+            seconds(compiled, state.learner, data, jax.random.key(1), jax.numpy.int32(length)) for _ in range(3)
+        )
     yield rounded({"env": "reacher-1", "at_50_s": times[50], "at_900_s": times[900], "share": times[50] / times[900]})
 
 
@@ -176,13 +190,15 @@ def seconds(function: Callable[..., Any], *arguments: Any) -> float:
 def train_steps() -> Iterator[dict]:
     """A whole round (collection and updates) of size small, and the memory of its state and program."""
     import jax
+
     from mamba_jax.algos import mamba
 
     for name, subtasks in (("halfcircle", None), ("rooms", 3), ("reacher", 1)):
         agent, state = paper_agent(name, subtasks, "small")
         start = time.perf_counter()
         step = jax.jit(lambda s, agent=agent: mamba.train_step(agent, s), donate_argnums=0).lower(state).compile()
-        compile_seconds, memory = time.perf_counter() - start, step.memory_analysis()
+        compile_seconds = time.perf_counter() - start
+        memory: Any = step.memory_analysis()
         times = []
         for _ in range(4):
             start = time.perf_counter()
@@ -203,12 +219,13 @@ def compile_times() -> Iterator[dict]:
     import tempfile
 
     code = (
-        "import sys; sys.path.insert(0, {experiments!r}); from runtime import *; set_environment(); configure_jax()\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from runtime import *; set_environment(); configure_jax()\n"
         "import time, jax, envs, mamba_jax as mj; env = envs.make('halfcircle')\n"
         "algo = mj.make('mamba', env, mj.preset('mamba', env)); state = jax.eval_shape(algo.init, jax.random.key(0))\n"
         "start = time.perf_counter(); jax.jit(algo.train_step, donate_argnums=0).lower(state).compile()\n"
         "print(time.perf_counter() - start)"
-    ).format(experiments=str(Path(__file__).parent))
+    )
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache}
         times = [

@@ -38,7 +38,7 @@ def parser() -> Parser:
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """The result of a policy in the manner of eval.json. Raises ValueError or CheckpointError."""
     from mamba_jax.final import compile_test, summary, write_animation
-    from mamba_jax.session import load_policy
+    from mamba_jax.run_state import load_policy
 
     run = load_run(options.run)
     tasks = run.single.config.run.test_tasks if options.tasks is None else options.tasks

@@ -1,4 +1,4 @@
-"""Writes the README's tables of results and speed from the files under results/: `python experiments/tables.py [--check]`."""
+"""Writes the README's tables from the files under results/: `python experiments/tables.py [--check]`."""
 
 import argparse
 import json
@@ -39,15 +39,13 @@ def results_table() -> str:
     from mamba_jax.reference import reference
 
     lines = [
-        "| environment | algorithm, size | return of ours, by sub-episode | paper | ceiling | environment steps | time | run |",
+        "| environment | algorithm, size | return (by sub-episode) | paper | ceiling | steps | time | run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted((ROOT / "results").glob("*/eval.json")):
         result, config = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
         environment, options = config["environment"], config["options"]
-        known = reference(
-            options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"]
-        )
+        known = reference(options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"])
         paper = known.paper.get(options["algo"])
         parts = ", ".join(f"{value:.1f}" for value in result["return_per_sub_episode"])
         last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])

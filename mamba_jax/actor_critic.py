@@ -1,4 +1,4 @@
-"""Behaviour learning in imagination: rollout of the prior, lambda returns, actor and critic losses (DreamerV3, eq. 7-12)."""
+"""Behaviour learning in imagination: rollout of the prior, lambda returns, actor and critic (DreamerV3, eq. 7-12)."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mamba_jax.config import ActorCriticConfig
 from mamba_jax.nn import policy
 from mamba_jax.nn.blocks import Head
-from mamba_jax.nn.policy import Actor, ActionSpec
+from mamba_jax.nn.policy import ActionSpec, Actor
 from mamba_jax.ops import returns, twohot
 from mamba_jax.world_model import Latent, WorldModel, imagine_step
 

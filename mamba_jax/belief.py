@@ -200,14 +200,14 @@ def reconstruction_errors(
         predicted = decoder.apply(params["reward_decoder"], *inputs, pick)
         errors["reward"] = jnp.square(predicted - pick(data.reward) / reward_scale)
     if networks.state_decoder is not None:
-        inputs = (latent, data.prev_state, data.action)
-        predicted = networks.state_decoder.apply(params["state_decoder"], *inputs, pick)
+        predicted = networks.state_decoder.apply(params["state_decoder"], latent, data.prev_state, data.action, pick)
         errors["state"] = jnp.square(predicted - pick(data.next_state)).mean(-1)
     return errors
 
 
 def task_error(networks: Networks, params: Params, latent: jax.Array, data: Transitions) -> jax.Array:
     """Mean squared error of the task decoded from latents (..., B, L), (..., B)."""
+    assert networks.task_decoder is not None
     return jnp.square(networks.task_decoder.apply(params["task_decoder"], latent) - data.task).mean(-1)
 
 
@@ -255,7 +255,7 @@ def elbo_loss(
         "task": config.task_scale,
         "kl": config.kl_scale,
     }
-    return sum(scales[name] * loss for name, loss in losses.items()), losses
+    return sum((scales[name] * loss for name, loss in losses.items()), jnp.zeros(())), losses
 
 
 def make_optimizer(learning_rate: float, max_grad_norm: float | None) -> optax.GradientTransformation:

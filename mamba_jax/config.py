@@ -1,4 +1,4 @@
-"""Frozen configurations. Every count that shapes the compiled program is an int here; `validate` names what is wrong."""
+"""Frozen configurations. Every count that shapes the compiled program is an int; `validate` names what is wrong."""
 
 import dataclasses
 import math
@@ -20,8 +20,8 @@ def require(condition: bool, message: str) -> None:
 class WorldModelConfig:
     """Sizes and losses of the world model.
 
-    deter, stoch, classes: GRU width D, number S of discrete latents, classes K of each. hidden: width of the layers around the
-    GRU. input_layers, output_layers: their number before and behind it.
+    deter, stoch, classes: GRU width D, number S of discrete latents, classes K of each. hidden: width of the layers
+    around the GRU. input_layers, output_layers: their number before and behind it.
     encoder_layers, decoder_layers, encoder_units: MLPs of encoder and decoders. cnn_depth: channels of the first
     convolution. head_layers, head_units: reward and continuation heads. unimix: uniform share of every categorical.
     free_nats, dynamics_scale, representation_scale: balanced KL (DreamerV3, equation 5).
@@ -159,7 +159,7 @@ class MambaConfig:
         )
         require(
             self.horizon.growth_steps * (num_steps - self.horizon.initial) < 2**31 * common,
-            f"horizon.growth_steps ({self.horizon.growth_steps}) is too uneven for 32-bit integers: choose a rounder number.",
+            f"horizon.growth_steps ({self.horizon.growth_steps}) is too uneven: choose a rounder number.",
         )
         require(
             data.context != "window" or data.window <= num_steps,
@@ -183,5 +183,6 @@ def check_positive(config, prefix: str = "") -> None:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             zero_ok = item.name in ZERO_ALLOWED or item.name.endswith("_scale") or item.name == "lambda_"
             require(
-                value > 0 or (zero_ok and value == 0), f"{path} is {value}: it must be {'at least 0' if zero_ok else 'positive'}."
+                value > 0 or (zero_ok and value == 0),
+                f"{path} is {value}: it must be {'at least 0' if zero_ok else 'positive'}.",
             )

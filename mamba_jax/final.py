@@ -1,7 +1,7 @@
 """The end of a run: the test on fresh tasks, the learning curve and the animation."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import imageio.v3 as imageio
 import jax
@@ -12,32 +12,32 @@ from mamba_jax.evaluate import rollout
 from mamba_jax.policy import Arrays, evaluate_policy, from_arrays, is_shared
 from mamba_jax.run import Run
 from mamba_jax.run_folder import write_atomically
-from mamba_jax.session import Session
+from mamba_jax.run_state import RunState
 from mamba_jax.signals import StopRequest
-from mamba_jax.types import Algorithm, Score
+from mamba_jax.types import Score
 
 MAX_FRAMES = 150
 SECONDS_PER_FRAME = 0.08
 
 
-def final_test(run: Run, session: Session, stop: StopRequest) -> None:
+def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
     """Plays the last and the best policy in fresh tasks; writes the curve, the animation and, at the end, eval.json.
 
     Leaves without eval.json when a signal comes, so that the next start does it again.
     """
     draw([read_curve(run.folder)], run.folder.curve)
-    best, last = session.best, run.policy_of(session.state)
+    best, last = current.best, run.policy_of(current.state)
     test = compile_test(run, last, run.single.config.run.test_tasks)
     score = test(best.policy)
     results = {
         "best": {"round": as_numbers(best.round), "eval_return_mean": as_numbers(best.score)} | summary(score),
-        "last": {"round": session.round} | summary(test(last)),
+        "last": {"round": current.round} | summary(test(last)),
     }
     if stop.number:
         return
     write_animation(run, best.policy, score)
     overall = {name: results["best"][name] for name in ("return_mean", "return_std", "return_per_sub_episode", "tasks")}
-    write_atomically(run.folder.evaluation, json.dumps(overall | results | session.counts(), indent=2))
+    write_atomically(run.folder.evaluation, json.dumps(overall | results | current.counts(), indent=2))
     run.reporter.message(f"Finished: {outcome(overall)}. Everything is in {run.folder.path}.")
 
 
@@ -91,18 +91,22 @@ def write_animation(run: Run, policy: Arrays, score: Score) -> None:
         seed = int(score.return_mean.argmax())
         policy = {name: value if is_shared(name) else value[seed] for name, value in policy.items()}
     try:
-        frames = render_rollout(run.single, policy, run.keys.rollout)
+        frames = render_rollout(run, policy)
         imageio.imwrite(run.folder.animation, frames, duration=1000 * SECONDS_PER_FRAME, loop=0)
     except Exception as error:  # a machine without OpenGL must not lose its results to a picture
         run.reporter.message(f"No {run.folder.animation.name}: rendering failed ({error}).")
 
 
-def render_rollout(algo: Algorithm, policy: Arrays, key: jax.Array) -> np.ndarray:
-    """Frames of a meta-episode, (frames, H, W, 3) uint8; the environment must have `render(state)`."""
-    env: Any = algo.env
+def render_rollout(run: Run, policy: Arrays) -> np.ndarray:
+    """Frames of a meta-episode of one seed's policy, (frames, H, W, 3) uint8; needs `render(state)` of `env`."""
+    algo, env = run.single, cast(Any, run.single.env)
     template = jax.eval_shape(algo.init, jax.random.key(0))
-    states, rows = jax.jit(lambda policy: rollout(algo, from_arrays(template, policy), key))(policy)
-    states, is_last = jax.device_get((states, rows.is_last))
-    length = int(np.argmax(is_last)) + 1
+
+    def play(policy: Arrays) -> Any:
+        return rollout(algo, from_arrays(template, policy), run.keys.rollout)
+
+    program = run.compile("the animated meta-episode", play, jax.eval_shape(lambda: policy))
+    states, rows = jax.device_get(program(policy))
+    length = int(np.argmax(rows.is_last)) + 1
     shown = range(0, length, -(-length // MAX_FRAMES))
     return np.stack([env.render(jax.tree.map(lambda x, t=t: x[t], states)) for t in shown])

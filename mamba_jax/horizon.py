@@ -64,7 +64,9 @@ def chunked_scan(
     return carry, jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:])[:total], ys)
 
 
-def deferred_scan(step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+def deferred_scan(
+    step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, carry: Any, xs: Any
+) -> tuple[Any, Any]:
     """`jax.lax.scan` of `step(params, carry, x)` whose gradient of the parameters is taken for all steps at once.
 
     Plain reverse mode adds a full-size weight gradient at every step, which costs more than the rest of the backward

@@ -195,17 +195,22 @@ def to_transitions(rows: Rows) -> Transitions:
     )
 
 
+def restarts(rollout: Rollout) -> jax.Array:
+    """Transitions (T, lanes) behind which the lane starts anew, the last of a rollout always being one."""
+    return rollout.last[1:].at[-1].set(True)
+
+
 def policy_rewards(returns: ReturnStats, rollout: Rollout, config: PPOConfig) -> tuple[ReturnStats, jax.Array]:
     """The rewards (T, lanes) that PPO maximises, scaled by the deviation of their discounted sum if so configured."""
     rewards = rollout.reward[1:]
     if config.reward_clip is None:
         return returns, rewards
-    return scale_rewards(returns, rewards, rollout.last[1:], config.discount, clip=config.reward_clip)
+    return scale_rewards(returns, rewards, restarts(rollout), config.discount, clip=config.reward_clip)
 
 
 def policy_inputs(
     actor: Actor, normalisers: Normalisers, seen: jax.Array, latent: jax.Array
-) -> tuple[jax.Array | None, jax.Array]:
+) -> tuple[jax.Array | None, jax.Array | None]:
     """Rows seen (..., S + 1) and beliefs (..., 2 L) as the policy network takes them."""
     latent = jax.nn.relu(latent) if actor.config.relu_latent else latent
     return ppo.normalise_inputs(normalisers, seen if actor.config.see_state else None, latent)

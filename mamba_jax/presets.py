@@ -1,19 +1,16 @@
 """One table: algorithm x environment x size -> configuration."""
 
-import dataclasses
 from dataclasses import replace
 from typing import Any
 
 from mamba_jax.config import (
-    ActorCriticConfig,
     ConfigError,
-    DataConfig,
     HorizonConfig,
     MambaConfig,
-    OptimizerConfig,
     RunConfig,
     WorldModelConfig,
 )
+from mamba_jax.presets_baselines import CONFIGS, BaselineConfig, baseline_preset
 from mamba_jax.types import MetaEnvironment
 
 SIZES = ("paper", "small", "debug")
@@ -50,8 +47,8 @@ PAPER: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-SMALL_ROUNDS = 400
-"""Rounds of a run of size small: 6,400 updates."""
+SMALL_ROUNDS, SMALL_UPDATES, SMALL_GROWTH_ROUNDS = 300, 16, 60
+"""Size small: rounds of a run, updates in each, and rounds until the horizon is the whole meta-episode."""
 
 DEBUG_MODEL = WorldModelConfig(
     deter=16, stoch=4, classes=4, hidden=16, encoder_layers=1, decoder_layers=1, encoder_units=16, cnn_depth=2,
@@ -59,7 +56,7 @@ DEBUG_MODEL = WorldModelConfig(
 )  # fmt: skip
 
 
-def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaConfig:
+def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaConfig | BaselineConfig:
     """The configuration of an algorithm on an environment.
 
     size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores) or "debug"
@@ -68,8 +65,10 @@ def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaCo
     """
     if size not in SIZES:
         raise ConfigError(f"Unknown size {size!r}: choose one of {', '.join(SIZES)}.")
+    if algorithm in CONFIGS:
+        return baseline_preset(algorithm, env, size)
     if algorithm != "mamba":
-        raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of mamba.")
+        raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of {', '.join(('mamba', *CONFIGS))}.")
     config = paper_config(env)
     if size == "small":
         return small_config(config, env)
@@ -101,7 +100,7 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     least divisor 1 keeps advantages tiny. Here both are lower, imagination is longer and learning rates are higher.
     """
     lanes = 4 if base_name(env) == "humanoid-dir" else 64
-    updates = 16
+    rows = lanes * env.num_steps
     return replace(
         config,
         world_model=replace(
@@ -112,24 +111,27 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
         optimizer=replace(
             config.optimizer, model_rate=5e-4, actor_rate=3e-4, critic_rate=3e-4, behaviour_eps=1e-8
         ),
-        horizon=replace(config.horizon, growth_steps=min(config.horizon.growth_steps, 1000 * env.num_steps * lanes // updates)),
+        horizon=replace(config.horizon, growth_steps=min(config.horizon.growth_steps, SMALL_GROWTH_ROUNDS * rows)),
         data=replace(
-            config.data, lanes=lanes, train_ratio=updates * env.sub_episodes / (lanes * env.num_steps), prefill=64,
-            capacity=max(1_000_000, 8 * lanes * env.num_steps),
+            config.data, lanes=lanes, train_ratio=SMALL_UPDATES * env.sub_episodes / rows, prefill=64,
+            capacity=max(1_000_000, 8 * rows),
         ),
-        run=replace(config.run, steps=SMALL_ROUNDS * lanes * env.num_steps, eval_every=16 * lanes, eval_tasks=100),
+        run=replace(config.run, steps=SMALL_ROUNDS * rows, eval_every=16 * lanes, eval_tasks=100),
     )  # fmt: skip
 
 
 def debug_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """A tiny configuration that runs in seconds."""
     lanes = 2
+    rows = lanes * env.num_steps
     return replace(
         config,
         world_model=DEBUG_MODEL,
         actor_critic=replace(config.actor_critic, horizon=min(config.actor_critic.horizon, 3), starts=4, units=16),
-        horizon=HorizonConfig(initial=min(config.horizon.initial, 10, env.num_steps), growth_steps=lanes * env.num_steps * 4),
-        data=replace(config.data, lanes=lanes, batch=2, train_ratio=2 * env.sub_episodes / (lanes * env.num_steps),
-                     prefill=2, capacity=lanes * env.num_steps * 4, window=min(16, env.num_steps)),
-        run=RunConfig(steps=lanes * env.num_steps * 6, eval_every=2 * lanes, eval_tasks=4, test_tasks=8),
+        horizon=HorizonConfig(initial=min(config.horizon.initial, 10, env.num_steps), growth_steps=4 * rows),
+        data=replace(
+            config.data, lanes=lanes, batch=2, train_ratio=2 * env.sub_episodes / rows, prefill=2, capacity=4 * rows,
+            window=min(16, env.num_steps),
+        ),
+        run=RunConfig(steps=6 * rows, eval_every=2 * lanes, eval_tasks=4, test_tasks=8),
     )  # fmt: skip

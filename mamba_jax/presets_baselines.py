@@ -164,7 +164,7 @@ def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig
     encoder = {"hidden": min(config.encoder.hidden, 64), "latent": min(config.encoder.latent, 64)}
     vae = {"subsample_rows": 25, "subsample_transitions": 25}
     steps = {"steps": min(config.run.steps, 10_000_000)}
-    sections = {"policy": policy, "encoder": encoder, "vae": vae, "collect": {"lanes": 64}, "run": steps}
+    sections: Sections = {"policy": policy, "encoder": encoder, "vae": vae, "collect": {"lanes": 64}, "run": steps}
     return fit(with_sections(config, sections | {"bonus": {"layers": (64, 64), "outputs": 32}}), env)
 
 

@@ -50,7 +50,9 @@ def collect(
         act_key, env_key = jax.random.split(key)
         carry, following_action = policy(where_lane(now.is_first, initial, carry), now.observation, act_key)
         env_state, following = env.step_lanes(env_key, env_state, following_action)
-        row = Rows(now.observation, where_lane(now.is_first, jnp.zeros_like(action), action), now.is_first, now.terminated)
+        row = Rows(
+            now.observation, where_lane(now.is_first, jnp.zeros_like(action), action), now.is_first, now.terminated
+        )
         counted = running & ~following.is_first
         scored = jax.nn.one_hot(following.sub_episode, env.sub_episodes) * (following.reward * counted)[:, None]
         out = (row, scored, ~following.is_first, following.reward > 0)

@@ -6,8 +6,8 @@ from mamba_jax.types import Algorithm
 
 
 def over_seeds(algorithm: Algorithm, num_seeds: int) -> Algorithm:
-    """The algorithm over `num_seeds` seeds at once: `init` takes one key and every leaf of the state but `rounds` gets a
-    leading seed axis, as do metrics, carries, observations and actions.
+    """The algorithm over `num_seeds` seeds at once: `init` takes one key, and every leaf of the state but `rounds` gets
+    a leading seed axis, as do metrics, carries, observations and actions.
 
     The round counter, which drives the schedules, stays unbatched: under a plain `jax.vmap` of `train_step` results
     are the same, but chunks of time beyond the horizon would be computed and thrown away.

@@ -14,7 +14,7 @@ from mamba_jax.final import final_test
 from mamba_jax.log import Logger, Record, score_metrics, summarise
 from mamba_jax.policy import Arrays, choose_better, evaluate_policy
 from mamba_jax.run import Best, Run
-from mamba_jax.session import Session, begin, resume, save
+from mamba_jax.run_state import RunState, begin, resume, save
 from mamba_jax.signals import StopRequest
 from mamba_jax.types import Metrics, Score
 
@@ -46,20 +46,20 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
     """
     checkpoints = Checkpoints(run.folder.checkpoints)
     with StopRequest() as stop:
-        session = resume(run, checkpoints) or begin(run)
-        if session.saved_round >= 0:
-            run.reporter.message(f"Going on from {run.folder.path} at {session.env_steps:,} environment steps.")
+        current = resume(run, checkpoints) or begin(run)
+        if current.saved_round >= 0:
+            run.reporter.message(f"Going on from {run.folder.path} at {current.env_steps:,} environment steps.")
         leave_if_told(stop)
-        if session.env_steps < run.single.config.run.steps:
+        if current.env_steps < run.single.config.run.steps:
             programs = compile_programs(run)
             leave_if_told(stop)
             with contextlib.ExitStack() as stack:
-                loggers = make_loggers(session.round, session.env_steps)
+                loggers = make_loggers(current.round, current.env_steps)
                 for logger in loggers:
                     stack.callback(logger.close)
-                train_rounds(run, session, programs, checkpoints, loggers, stop)
+                train_rounds(run, current, programs, checkpoints, loggers, stop)
         leave_if_told(stop)
-        final_test(run, session, stop)
+        final_test(run, current, stop)
         if not run.folder.evaluation.exists():
             leave_if_told(stop)
 
@@ -94,43 +94,43 @@ def improved(best: Best, policy: Arrays, score: jax.Array, round: jax.Array) -> 
 
 
 def train_rounds(
-    run: Run, session: Session, programs: Programs, checkpoints: Checkpoints, loggers: list[Logger], stop: StopRequest
+    run: Run, current: RunState, programs: Programs, checkpoints: Checkpoints, loggers: list[Logger], stop: StopRequest
 ) -> None:
     """Trains until the steps are done or a signal comes; leaves a checkpoint of where it ended."""
     config = run.single.config.run
     saved = time.monotonic()
-    run.reporter.start(config.steps, session.env_steps)
+    run.reporter.start(config.steps, current.env_steps)
     try:
-        if session.round == 0 and session.saved_round < 0:
-            record(run, session, loggers, evaluate_now(run, session, programs))
-        while session.env_steps < config.steps and not stop.number:
-            record(run, session, loggers, one_round(run, session, programs))
+        if current.round == 0 and current.saved_round < 0:
+            record(run, current, loggers, evaluate_now(run, current, programs))
+        while current.env_steps < config.steps and not stop.number:
+            record(run, current, loggers, one_round(run, current, programs))
             if time.monotonic() - saved >= 60 * config.checkpoint_minutes:
-                save_good(run, session, checkpoints)
+                save_good(run, current, checkpoints)
                 saved = time.monotonic()
-        if session.saved_round != session.round:
-            save_good(run, session, checkpoints)
+        if current.saved_round != current.round:
+            save_good(run, current, checkpoints)
     finally:
         run.reporter.stop()
 
 
-def record(run: Run, session: Session, loggers: list[Logger], metrics: Record) -> None:
+def record(run: Run, current: RunState, loggers: list[Logger], metrics: Record) -> None:
     """Sends the metrics of a round to the loggers and the person."""
-    complete = session.counts() | metrics
+    complete = current.counts() | metrics
     for logger in loggers:
         logger.write(complete)
     run.reporter.update(complete)
 
 
-def one_round(run: Run, session: Session, programs: Programs) -> Record:
+def one_round(run: Run, current: RunState, programs: Programs) -> Record:
     """One round of training and, where it is due, an evaluation."""
     start = time.monotonic()
-    session.state, metrics = programs.step(session.state)
+    current.state, metrics = programs.step(current.state)
     metrics = jax.device_get(metrics)
-    check_losses(metrics, session.round)
-    session.seconds += time.monotonic() - start
-    done = session.env_steps >= run.single.config.run.steps
-    evaluation = evaluate_now(run, session, programs) if done or evaluation_due(run, session.round) else {}
+    check_losses(metrics, current.round)
+    current.seconds += time.monotonic() - start
+    done = current.env_steps >= run.single.config.run.steps
+    evaluation = evaluate_now(run, current, programs) if done or evaluation_due(run, current.round) else {}
     return summarise("train", metrics) | evaluation
 
 
@@ -140,13 +140,13 @@ def evaluation_due(run: Run, round: int) -> bool:
     return round * run.lanes // every > (round - 1) * run.lanes // every
 
 
-def evaluate_now(run: Run, session: Session, programs: Programs) -> Record:
+def evaluate_now(run: Run, current: RunState, programs: Programs) -> Record:
     """Evaluates the current policy on the fixed tasks and keeps it if it is the best so far."""
     start = time.monotonic()
-    policy = run.policy_of(session.state)
-    score, session.best = programs.judge(policy, session.best, jnp.int32(session.round))
+    policy = run.policy_of(current.state)
+    score, current.best = programs.judge(policy, current.best, jnp.int32(current.round))
     metrics = summarise("eval", score_metrics(score))
-    session.seconds += time.monotonic() - start
+    current.seconds += time.monotonic() - start
     return metrics
 
 
@@ -165,12 +165,12 @@ def cause_first(metric: tuple[str, Any]) -> tuple[bool, bool, bool]:
     return group not in ("world_model", "belief"), "loss" not in name, name == "loss"
 
 
-def save_good(run: Run, session: Session, checkpoints: Checkpoints) -> None:
+def save_good(run: Run, current: RunState, checkpoints: Checkpoints) -> None:
     """Writes a checkpoint unless the policy is spoilt already, which the losses would show one round later."""
-    for name, value in run.policy_of(session.state).items():
+    for name, value in run.policy_of(current.state).items():
         if jnp.issubdtype(value.dtype, jnp.inexact) and not jnp.all(jnp.isfinite(value)):
-            raise TrainingFault(fault(f"{name} is no longer finite", session.round))
-    save(run, session, checkpoints)
+            raise TrainingFault(fault(f"{name} is no longer finite", current.round))
+    save(run, current, checkpoints)
 
 
 def first_bad(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The world model: filtering of sequences, imagination, and the loss (DreamerV3, equations 1-6, with MAMBA's window)."""
+"""The world model: filtering of sequences, imagination, the loss (DreamerV3, equations 1-6, with MAMBA's window)."""
 
 from typing import NamedTuple
 
@@ -109,7 +109,9 @@ def init_world_model(model: WorldModel, key: jax.Array) -> dict:
     return params | {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
 
 
-def observe_step(model: WorldModel, params: dict, latent: Latent, action, observation: dict, noise: jax.Array) -> Latent:
+def observe_step(
+    model: WorldModel, params: dict, latent: Latent, action, observation: dict, noise: jax.Array
+) -> Latent:
     """Filters one row of B lanes: action (B, A) led to `observation`; noise (B, S, K) Gumbel. Returns the posterior."""
     rssm, p = model.rssm, params["rssm"]
     embed = model.encoder.apply(params["encoder"], observation)
@@ -185,7 +187,7 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def kl_loss(config: WorldModelConfig, filtered: Filtered, mask: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Balanced KL, each element clipped from below at the free nats before the mean; mask (T, B). Returns metrics too."""
+    """Balanced KL, each element raised to at least the free nats before the mean; mask (T, B). Returns metrics too."""
     dynamics = masked_mean(jnp.maximum(filtered.kl_dynamics, config.free_nats), mask)
     representation = masked_mean(jnp.maximum(filtered.kl_representation, config.free_nats), mask)
     loss = config.dynamics_scale * dynamics + config.representation_scale * representation
@@ -235,10 +237,8 @@ def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences
     """
     width = model.config.window
     source, target, inside = window_rows(index, width, horizon)
-    if model.config.pairing == "aligned":
-        steps = jnp.repeat(index, width, 0)
-    else:
-        steps = jnp.tile(index, (width, 1))
+    aligned = model.config.pairing == "aligned"
+    steps = jnp.repeat(index, width, 0) if aligned else jnp.tile(index, (width, 1))
     features = jnp.concatenate([take_rows(filtered.latent.features, steps), take_rows(filtered.embed, source)], -1)
     losses = head_losses(model, params, features, take_rows(data, target), "window_")
     rows = jnp.repeat(mask, width, 0)

@@ -114,5 +114,7 @@ PROBES = {probe.__name__.lower(): probe for probe in (Constant, Shown, Recall, S
 
 def probe(name: str, **options) -> MetaEpisode:
     """A probe as two sub-episodes of at most four steps, or whatever the options say."""
-    options = {"sub_episodes": 4, "length": 1} | options if name == "recall" else {"sub_episodes": 2, "length": 4} | options
+    options = (
+        {"sub_episodes": 4, "length": 1} | options if name == "recall" else {"sub_episodes": 2, "length": 4} | options
+    )
     return MetaEpisode(PROBES[name](), **options)

@@ -103,7 +103,9 @@ def test_one_trace_only(algo, start):
 def test_donation_leaves_no_copy_of_the_state(algo, start):
     compiled = jax.jit(algo.train_step, donate_argnums=0).lower(start).compile()
     analysis = compiled.memory_analysis()
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+    size = sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves(start) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
     assert analysis.alias_size_in_bytes >= 0.99 * size
 
 
@@ -125,5 +127,5 @@ def test_no_nan_on_probes(name, probe_name):
     algo = make(name, probe(probe_name))
     state, metrics = jax.jit(algo.train_step)(jax.jit(algo.init)(jax.random.key(0)))
     assert all(np.isfinite(value) for value in metrics.values())
-    assert 0 < int(state.env_steps)
+    assert int(state.env_steps) > 0
     assert set(PROBES) >= {probe_name}

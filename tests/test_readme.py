@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-SMALLER = {"subtasks=3)": "subtasks=3, sub_episodes=2, length=6)", 'size="small"': 'size="debug"', "num_tasks=1000": "num_tasks=6"}
+SMALLER = {
+    "subtasks=3)": "subtasks=3, sub_episodes=2, length=6)",
+    'size="small"': 'size="debug"',
+    "num_tasks=1000": "num_tasks=6",
+}
+
+
+def example(number: int) -> str:
+    """The README's example programs in their order."""
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
 
 
 def test_the_example_runs():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = example(0)
     for shown, used in SMALLER.items():
         assert shown in code
         code = code.replace(shown, used)
@@ -19,6 +28,13 @@ def test_the_example_runs():
     assert names["score"].returns.shape == (6, 2)
     assert all(np.shape(value) == (8,) for value in names["metrics"].values())
     assert names["states"].updates.shape == (8,)
+
+
+def test_the_environment_of_a_user_trains():
+    names: dict = {}
+    exec(example(1), names)
+    assert all(np.isfinite(value) for value in names["metrics"].values())
+    assert int(names["state"].env_steps) == 2 * 2 * 10  # prefill and one round of two lanes
 
 
 def test_links_lead_to_files():

@@ -1,5 +1,6 @@
 """Humanoid-Dir: a humanoid that must find out in which direction to run, on MJX."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ class HumanoidDir(TaskEnvironment):
 
     def sample_task(self, key: jax.Array, params: HumanoidParams) -> HumanoidParams:
         """direction ~ U(0, 2 pi)."""
-        return params.replace(direction=jax.random.uniform(key, (), jnp.float32, 0.0, 2.0 * jnp.pi))
+        return dataclasses.replace(params, direction=jax.random.uniform(key, (), jnp.float32, 0.0, 2.0 * jnp.pi))
 
     def reset_env(self, key: jax.Array, params: HumanoidParams) -> tuple[Observation, HumanoidState]:
         """Start near the default pose, with no control."""
@@ -178,8 +179,8 @@ class HumanoidDir(TaskEnvironment):
         canvas.box((middle - 2.0, -1.0), (middle + 2.0, 0.0), rendering.PALE)
         for mark in range(int(np.floor(middle)) - 1, int(np.ceil(middle)) + 2):
             canvas.line([(mark, 0.0), (mark, -0.12)], rendering.GREY)
-        arrow = np.array([(-0.3, 1.85), (0.3, 1.85), (0.2, 1.9), (0.3, 1.85), (0.2, 1.8)]) + (middle, 0.0)
-        canvas.line(arrow, rendering.GREEN, 3.0)
+        arrow = np.array([(-0.3, 1.85), (0.3, 1.85), (0.2, 1.9), (0.3, 1.85), (0.2, 1.8)])
+        canvas.line(arrow + np.array([middle, 0.0]), rendering.GREEN, 3.0)
         self._draw_body(canvas, data, along)
         return canvas.frame()
 

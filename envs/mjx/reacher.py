@@ -1,5 +1,7 @@
 """Reacher-N: a planar two-link arm that must touch N hidden goals in order."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from gymnax.environments import spaces
 from envs import rendering
 from envs.base import Observation, TaskEnvironment, continuous_actions, unbounded
 from envs.mjx import arm
+
 
 @struct.dataclass
 class ReacherParams:
@@ -35,9 +38,9 @@ class ReacherState:
 class Reacher(TaskEnvironment):
     """dm_control's reacher with N goals, uniform in a disc of radius 0.195 m, that must be touched in order.
 
-    Reward max(1 - d / 0.05, 0) - 0.01 |a|^2 with d the distance (m) of the finger to the current goal after the
-    step and `a` the unclipped action (torques saturate at |a| = 1). With d < 0.05 the next goal becomes current; the
-    last goal keeps paying. The observation is `state`, the finger's position (2,), and `velocity`, the joints' (2,);
+    Reward max(1 - d / 0.05, 0) - 0.01 |a|^2 with d the distance (m) of the finger to the current goal after the step
+    and `a` the unclipped action (torques saturate at |a| = 1). With d < 0.05 the next goal becomes current; the last
+    goal keeps paying. The observation is `state`, the finger's position (2,), and `velocity`, the joints' (2,);
     goals, their index and the joint angles are not observed. No termination.
 
     A restart draws new angles, shoulder ~ U(-pi, pi), wrist ~ U(-160, 160) degrees, and sets velocities to zero. With
@@ -45,10 +48,12 @@ class Reacher(TaskEnvironment):
     step evaluates forces at the old angles.
     """
 
-    def __init__(self, *, subtasks: int = 1, physics: str = "exact", boundary: str = "reset", goal_radius: float = 0.05):
+    def __init__(
+        self, *, subtasks: int = 1, physics: str = "exact", boundary: str = "reset", goal_radius: float = 0.05
+    ):
         """subtasks: number of goals, at least 1. physics: "exact", the arm's equations in closed form, or "mjx".
 
-        boundary: "reset" or "final", see the class. goal_radius: m.
+        boundary: "reset" or "final", see the class. goal_radius: m, the 0.05 above.
         """
         self.num_goals = subtasks
         self.goal_radius = goal_radius
@@ -64,12 +69,12 @@ class Reacher(TaskEnvironment):
         """Every goal independently uniform in a disc of radius 0.195 m."""
         turn, area = jax.random.uniform(key, (2, self.num_goals), jnp.float32)
         angle, radius = 2.0 * jnp.pi * turn, 0.195 * jnp.sqrt(area)
-        return params.replace(goals=jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], -1))
+        return dataclasses.replace(params, goals=jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], -1))
 
     def reset_env(self, key: jax.Array, params: ReacherParams) -> tuple[Observation, ReacherState]:
         """Random angles at rest."""
         del params
-        limit = np.array([np.pi, arm.WRIST_LIMIT], np.float32)
+        limit = jnp.array([np.pi, arm.WRIST_LIMIT], jnp.float32)
         qpos = limit * jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)
         state = ReacherState(qpos, jnp.zeros((2,), jnp.float32), jnp.zeros((), jnp.int32), qpos)
         return _observe(state), state
@@ -79,7 +84,7 @@ class Reacher(TaskEnvironment):
         obs, fresh = self.reset_env(key, params)
         if not self.carry_velocity:
             return obs, fresh
-        fresh = fresh.replace(qvel=state.qvel, qpos_dyn=state.qpos)
+        fresh = dataclasses.replace(fresh, qvel=state.qvel, qpos_dyn=state.qpos)
         return _observe(fresh), fresh
 
     def step_env(self, key: jax.Array, state: ReacherState, action: jax.Array, params: ReacherParams):

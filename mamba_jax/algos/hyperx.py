@@ -1,5 +1,6 @@
 """HyperX (Zintgraf et al., 2021): VariBAD with bonuses for novel hyper-states and for errors of the autoencoder."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -157,17 +158,17 @@ def explore(
         raw[name] = bonuses.distillation_error(agent.distillation, *networks, inputs) * rollout.weight
     if "vae_error" in bonuses.active(config.bonus):
         raw["vae_error"] = vae_error(agent, learner, rollout, key)
-    ended, discount = rollout.last[1:], config.ppo.discount
+    ended, discount = onpolicy.restarts(rollout), config.ppo.discount
     returns, parts, total = bonuses.total_bonus(explorer.returns, raw, ended, discount, config.bonus, annealing)
     metrics = {f"bonus/{name}": part.mean() for name, part in parts.items()} | {"bonus/annealing": annealing}
-    return explorer.replace(inputs=stats, returns=returns), total, metrics
+    return dataclasses.replace(explorer, inputs=stats, returns=returns), total, metrics
 
 
 def vae_error(agent: Agent, learner: Learner, rollout: Rollout, key: jax.Array) -> jax.Array:
     """Error of the decoders on every transition, from the belief behind it, (T, lanes)."""
     data = onpolicy.to_transitions(onpolicy.make_rows(rollout))
     mean, logvar = jnp.split(rollout.latent[1:], 2, -1)
-    latent = belief.sample_latent(Belief(mean, logvar, None), jax.random.normal(key, mean.shape))
+    latent = belief.sample_latent(Belief(mean, logvar, mean[..., :0]), jax.random.normal(key, mean.shape))
     scale = varibad.reward_scale(agent.base, learner.largest_reward)
     return bonuses.vae_error(agent.base.networks, learner.vae, agent.config.vae, latent, data, scale)
 
@@ -196,4 +197,4 @@ def improve_predictors(
             explorer.optimizers[name],
             inputs,
         )
-    return explorer.replace(predictors=predictors, optimizers=optimizers), metrics
+    return dataclasses.replace(explorer, predictors=predictors, optimizers=optimizers), metrics

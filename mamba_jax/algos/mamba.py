@@ -1,5 +1,6 @@
-"""MAMBA (Rimon et al., ICLR 2024): a DreamerV3 world model over whole meta-episodes as the belief of a meta-RL agent."""
+"""MAMBA (Rimon et al., ICLR 2024): a DreamerV3 world model over whole meta-episodes as a meta-RL agent's belief."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -159,7 +160,7 @@ def init_carry(agent: Agent, learner: Learner, batch: int) -> Carry:
 def act(
     agent: Agent, learner: Learner, carry: Carry, observation: dict, key: jax.Array, explore: bool
 ) -> tuple[Carry, jax.Array]:
-    """Filters the observation into the belief and acts on it. Latents are sampled also when not exploring, as released."""
+    """Filters the observation into the belief and acts on it; latents are always sampled, as released."""
     latent_key, action_key = jax.random.split(key)
     batch, spec, config = carry.action.shape[0], agent.behaviour.spec, agent.model.config
     noise = jax.random.gumbel(latent_key, (batch, config.stoch, config.classes))
@@ -247,9 +248,7 @@ def update(
     learner, latent, model_metrics = update_model(agent, learner, data, model_key, horizon)
     learner, behaviour_metrics = update_behaviour(agent, learner, latent, behaviour_key, horizon)
     metrics = {f"world_model/{name}": value for name, value in model_metrics.items()}
-    metrics["world_model/batch_rewarded"] = jnp.mean(
-        jnp.any(data.observation["reward"] > 0, 0), dtype=jnp.float32
-    )
+    metrics["world_model/batch_rewarded"] = jnp.mean(jnp.any(data.observation["reward"] > 0, 0), dtype=jnp.float32)
     return learner, metrics | {f"behaviour/{name}": value for name, value in behaviour_metrics.items()}
 
 
@@ -271,11 +270,11 @@ def update_model(
     grads, (filtered, metrics) = jax.grad(objective, has_aux=True)(learner.model)
     params, opt_state, norm = apply_gradients(agent.model_opt, grads, learner.model_opt, learner.model)
     latent = jax.lax.stop_gradient(filtered.latent)
-    return learner.replace(model=params, model_opt=opt_state), latent, metrics | {"grad_norm": norm}
+    return dataclasses.replace(learner, model=params, model_opt=opt_state), latent, metrics | {"grad_norm": norm}
 
 
 def draw_starts(agent: Agent, latent: wm.Latent, key: jax.Array, horizon: jax.Array | None) -> wm.Latent:
-    """Starts of imagination (starts * B, ...): per sequence, states drawn with replacement below the horizon, or all."""
+    """Starts of imagination (starts * B, ...): of each sequence, drawn with replacement below the horizon, or all."""
     total, batch = latent.deter.shape[:2]
     starts = agent.config.actor_critic.starts
     if starts:
@@ -308,7 +307,8 @@ def update_behaviour(
     critic, critic_opt, critic_norm = apply_gradients(
         agent.critic_opt, critic_grads, learner.critic_opt, learner.critic
     )
-    learner = learner.replace(
+    learner = dataclasses.replace(
+        learner,
         actor=actor,
         actor_opt=actor_opt,
         critic=critic,
@@ -316,4 +316,8 @@ def update_behaviour(
         slow_critic=slow,
         value_range=value_range,
     )
-    return learner, metrics | {"actor_grad_norm": actor_norm, "critic_loss": critic_value, "critic_grad_norm": critic_norm}
+    return learner, metrics | {
+        "actor_grad_norm": actor_norm,
+        "critic_loss": critic_value,
+        "critic_grad_norm": critic_norm,
+    }

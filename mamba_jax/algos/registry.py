@@ -1,12 +1,21 @@
 """Names -> algorithms."""
 
 from collections.abc import Callable
+from typing import Any
 
+from mamba_jax.algos.hyperx import make_hyperx
 from mamba_jax.algos.mamba import make_mamba
-from mamba_jax.config import ConfigError, MambaConfig
+from mamba_jax.algos.rl2 import make_rl2
+from mamba_jax.algos.varibad import make_varibad
+from mamba_jax.config import ConfigError
 from mamba_jax.types import Algorithm, MetaEnvironment
 
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {"mamba": make_mamba}
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    "mamba": make_mamba,
+    "rl2": make_rl2,
+    "varibad": make_varibad,
+    "hyperx": make_hyperx,
+}
 
 
 def algorithms() -> tuple[str, ...]:
@@ -14,8 +23,11 @@ def algorithms() -> tuple[str, ...]:
     return tuple(ALGORITHMS)
 
 
-def make(name: str, env: MetaEnvironment, config: MambaConfig) -> Algorithm:
-    """The algorithm `name` on a meta-environment. Raises ConfigError for an unknown name or an impossible configuration."""
+def make(name: str, env: MetaEnvironment, config: Any) -> Algorithm:
+    """The algorithm `name` on a meta-environment, configured as `preset` does.
+
+    Raises ConfigError for an unknown name or an impossible configuration.
+    """
     if name not in ALGORITHMS:
         raise ConfigError(f"Unknown algorithm {name!r}: choose one of {', '.join(ALGORITHMS)}.")
     return ALGORITHMS[name](env, config, name=name)

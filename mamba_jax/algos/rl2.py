@@ -1,5 +1,6 @@
 """RL2 (Duan et al., 2016; Wang et al., 2016): a recurrent policy trained by PPO through its memory."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -150,7 +151,8 @@ def loss(
     hidden = jnp.zeros((rows[2].shape[1], agent.config.encoder.hidden))
     belief = agent.actor.encoder.apply(params["encoder"], hidden, *rows, agent.actor.feed_first)
     _, latent = onpolicy.policy_inputs(agent.actor, normalisers, rows[1], policy_latent(belief))
-    samples = samples.replace(latent=latent[:-1])
+    assert latent is not None  # RL2's policy sees its memory alone
+    samples = dataclasses.replace(samples, latent=latent[:-1])
     if not by_lane:
         samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[index], samples)
     return ppo.surrogate_loss(agent.actor.policy, params["policy"], samples, agent.config.ppo)

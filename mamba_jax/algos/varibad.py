@@ -1,5 +1,6 @@
 """VariBAD (Zintgraf et al., 2020): PPO on the state and a belief over the task from a variational autoencoder."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -187,7 +188,9 @@ def improve_policy(
         ppo.minibatch_indices(key, flat.weight.size, config),
     )
     metrics = {f"policy/{name}": value.mean() for name, value in losses.items()}
-    learner = learner.replace(policy=policy, policy_opt=policy_opt, normalisers=normalisers, returns=returns)
+    learner = dataclasses.replace(
+        learner, policy=policy, policy_opt=policy_opt, normalisers=normalisers, returns=returns
+    )
     return learner, metrics | {"policy/unexplained": unexplained}
 
 
@@ -209,7 +212,7 @@ def improve_vae(agent: Agent, learner: Learner, replay: Replay, key: jax.Array) 
 
         grads, losses = jax.grad(loss, has_aux=True)(learner.vae)
         vae, vae_opt, norm = apply_gradients(agent.vae_opt, grads, learner.vae_opt, learner.vae)
-        learner = learner.replace(vae=vae, vae_opt=vae_opt, largest_reward=largest)
+        learner = dataclasses.replace(learner, vae=vae, vae_opt=vae_opt, largest_reward=largest)
         return learner, losses | {"grad_norm": norm}
 
     learner, losses = jax.lax.scan(body, learner, jax.random.split(key, training.updates))

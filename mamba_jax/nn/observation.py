@@ -1,4 +1,4 @@
-"""Encoder and decoder of observation dictionaries: vectors through symlog and an MLP, 64x64 images through convolutions."""
+"""Encoder and decoder of observation dictionaries: vectors through symlog and an MLP, images through convolutions."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def scale_image(image: jax.Array, dtype) -> jax.Array:
 
 
 class ConvEncoder(nn.Module):
-    """(..., 64, 64, C) in [-0.5, 0.5] -> (..., 4 4 8 depth): four convolutions of stride 2, channel layer norm, SiLU."""
+    """(..., 64, 64, C) in [-0.5, 0.5] -> (..., 4 4 8 depth): four convolutions of stride 2, layer norm, SiLU."""
 
     depth: int
 

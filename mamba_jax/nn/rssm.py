@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.nn.blocks import KernelBlock, MLP, hidden_init, layer_norm
+from mamba_jax.nn.blocks import MLP, KernelBlock, hidden_init, layer_norm
 from mamba_jax.ops import discrete
 
 
@@ -21,7 +21,8 @@ class RSSM(nn.Module):
     """Parameters and single steps of the RSSM; `mamba_jax.world_model` scans them over time.
 
     deter: D. stoch: S. classes: K. hidden: width of the layers around the GRU. action_size, embed_size: input widths.
-    unimix: share of the uniform distribution in every categorical. input_layers, output_layers: before and behind the GRU.
+    unimix: share of the uniform distribution in every categorical. input_layers, output_layers: numbers of layers
+    before and behind the GRU.
     """
 
     deter: int

@@ -17,7 +17,7 @@ import pytest
 from mamba_jax.checkpoint import Checkpoints
 from mamba_jax.log import read_metrics
 from mamba_jax.policy import to_arrays
-from mamba_jax.session import resume
+from mamba_jax.run_state import resume
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
 sys.path.insert(0, str(SCRIPTS))
@@ -71,8 +71,8 @@ def saved_numbers(run):
 def whole_state(path):
     """All arrays of the newest checkpoint, the replay included, and the best policy."""
     run = scripts.load_run(path)
-    session = resume(run, Checkpoints(run.folder.checkpoints, read_only=True))
-    return to_arrays(session.state), session.best
+    current = resume(run, Checkpoints(run.folder.checkpoints, read_only=True))
+    return to_arrays(current.state), current.best
 
 
 def without_seconds(path):

@@ -15,7 +15,7 @@ from mamba_jax.log import MetricsFile, read_metrics
 from mamba_jax.progress import Reporter
 from mamba_jax.run import make_run
 from mamba_jax.run_folder import RunFolder, describe
-from mamba_jax.session import begin, load_policy
+from mamba_jax.run_state import begin, load_policy
 from mamba_jax.train import Stopped, TrainingFault, train
 
 

@@ -28,20 +28,25 @@ def random_actions(env, key, *leading):
 
 @functools.cache
 def rollout(name):
-    """Rows (2 + N T, lanes, ...) of a random policy, from a reset to the first row of the next meta-episode and one
-    step into it, and the states after every row."""
+    """Rows (N T + 3, lanes, ...) of a random policy and the states after every row.
+
+    From the first row of a meta-episode to the first of the next, and one step into that. The state before is blank,
+    so that one program, `step_lanes`, does everything.
+    """
     env = make(name)
+    blank = jax.eval_shape(lambda key: env.reset_lanes(key, LANES)[0], jax.random.key(0))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    blank = blank.replace(is_last=jnp.ones(LANES, bool))
 
     def run(key):
-        state, row = env.reset_lanes(key, LANES)
-        actions = random_actions(env, key, STEPS + 2, LANES)
+        actions = random_actions(env, key, STEPS + 3, LANES)
 
         def step(state, inputs):
-            state, row = env.step_lanes(*inputs[:1], state, inputs[1])
+            key, action = inputs
+            state, row = env.step_lanes(key, state, action)
             return state, (state, row)
 
-        rest = jax.lax.scan(step, state, (jax.random.split(key, STEPS + 2), actions))[1]
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), (state, row), rest)
+        return jax.lax.scan(step, blank, (jax.random.split(key, STEPS + 3), actions))[1]
 
     quick = {"xla_backend_optimization_level": 0} if name not in CHEAP else None  # compiling takes longer than running
     return jax.jit(run, compiler_options=quick)(jax.random.key(0))
@@ -86,7 +91,7 @@ def test_flags_and_counters(name):
 def test_the_task_changes_with_the_meta_episode_only(name):
     states, _ = rollout(name)
     tasks = np.concatenate(
-        [np.reshape(leaf, (STEPS + 3, LANES, -1)).astype(np.float64) for leaf in jax.tree.leaves(states.params)], axis=-1
+        [np.asarray(leaf).reshape((STEPS + 3, LANES, -1)) for leaf in jax.tree.leaves(states.params)], axis=-1
     )
     np.testing.assert_array_equal(tasks[: STEPS + 1], np.repeat(tasks[:1], STEPS + 1, 0))
     np.testing.assert_array_equal(tasks[STEPS + 1], tasks[STEPS + 2])
@@ -105,7 +110,7 @@ def test_state_keeps_its_types(name):
 @pytest.mark.parametrize("name", CHEAP)
 def test_lanes_equal_vmap(name, boundary):
     env = make(name, boundary=boundary)
-    state, _ = env.reset_lanes(jax.random.key(0), LANES)
+    state, _ = jax.jit(env.reset_lanes, static_argnums=1)(jax.random.key(0), LANES)
     other = jax.tree.map(lambda x: x, state)
     lanes, single = jax.jit(env.step_lanes), jax.jit(jax.vmap(env.step))
     for t in range(STEPS + 2):
@@ -120,12 +125,25 @@ def test_lanes_equal_vmap(name, boundary):
 @pytest.mark.parametrize("name", CHEAP)
 def test_reset_lanes_equal_vmap(name):
     env = make(name)
-    lanes = env.reset_lanes(jax.random.key(1), LANES)
+    reset_lanes = jax.jit(lambda key, params=None: env.reset_lanes(key, LANES, params=params))
+    lanes = reset_lanes(jax.random.key(1))
     keys = jax.random.split(jax.random.key(1), LANES)
-    jax.tree.map(np.testing.assert_array_equal, lanes, jax.vmap(env.reset)(keys))
+    jax.tree.map(np.testing.assert_array_equal, lanes, jax.jit(jax.vmap(env.reset))(keys))
     params = lanes[0].params
-    given = env.reset_lanes(jax.random.key(2), LANES, params=params)
+    given = reset_lanes(jax.random.key(2), params)
     jax.tree.map(np.testing.assert_array_equal, given[0].params, params)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_types_do_not_depend_on_the_precision_mode(name, x64):
+    env = make(name)
+    key = jax.random.key(0)
+    reset = jax.eval_shape(env.reset, key)
+    action = jax.eval_shape(lambda: random_actions(env, key)).update(dtype=env.action_space.dtype)
+    step = jax.eval_shape(env.step, key, reset[0], action)
+    for before, after in zip(jax.tree.leaves(reset), jax.tree.leaves(step), strict=True):
+        assert before.dtype in (np.float32, np.int32, bool)
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -134,7 +152,7 @@ def test_gymnax_interface(name):
     env = make(name).env
     obs, state = env.reset(jax.random.key(0), env.default_params)
     action = random_actions(make(name), jax.random.key(0))
-    obs, state, reward, terminated, truncated, info = env.step(jax.random.key(1), state, action, env.default_params)
+    obs, _, reward, terminated, truncated, _ = env.step(jax.random.key(1), state, action, env.default_params)
     assert set(obs) == set(env.observation_space(env.default_params).spaces)
     assert reward.shape == terminated.shape == truncated.shape == ()
     assert not truncated

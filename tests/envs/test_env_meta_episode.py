@@ -23,7 +23,7 @@ class CountdownParams:
 class Countdown:
     """An environment without our base class: it counts its steps, observes (count, mark) and pays the count.
 
-    It terminates after `length` steps; the first sub-episodes' actions are in [-2, 4].
+    It terminates after `length` steps; actions are in [-2, 4].
     """
 
     name = "countdown"
@@ -51,7 +51,7 @@ class Countdown:
 def play(env, steps, params=None, key=0):
     """All rows of one lane, with the reset's first."""
     keys = jax.random.split(jax.random.key(key), steps)
-    state, first = env.reset(jax.random.key(key), params)
+    state, first = jax.jit(env.reset)(jax.random.key(key), params)
     step = jax.jit(env.step)
     rows, states = [first], [state]
     for k in keys:
@@ -59,6 +59,10 @@ def play(env, steps, params=None, key=0):
         rows.append(row)
         states.append(state)
     return jax.tree.map(lambda *x: np.stack(x), *rows), jax.tree.map(lambda *x: np.stack(x), *states)
+
+
+def reset_lanes(env, lanes, **options):
+    return jax.jit(lambda key: env.reset_lanes(key, lanes, **options))(jax.random.key(0))
 
 
 def params(length):
@@ -104,7 +108,7 @@ def test_what_is_shown_at_the_boundary():
 def test_every_lane_goes_on_for_all_steps():
     """Lanes whose meta-episodes end early begin others, each in its own rhythm."""
     env = envs.MetaEpisode(Countdown(), sub_episodes=2, length=5)
-    states, _ = env.reset_lanes(jax.random.key(0), 16)
+    states, _ = reset_lanes(env, 16)
     keys = jax.random.split(jax.random.key(1), env.num_steps)
     _, rows = jax.lax.scan(lambda s, k: env.step_lanes(k, s, jnp.zeros((16, 1))), states, keys)
     assert rows.reward.shape == (10, 16)
@@ -121,18 +125,19 @@ def test_train_tasks():
     env = envs.MetaEpisode(Countdown(), sub_episodes=1, length=3, train_tasks=3)
 
     def marks(fresh, env=env):
-        keys = jax.random.split(jax.random.key(0), 50)
-        return set(np.asarray(jax.vmap(lambda key: env.sample_task(key, fresh=fresh).mark)(keys)).tolist())
+        sample = jax.jit(jax.vmap(lambda key: env.sample_task(key, fresh=fresh).mark))
+        return set(np.asarray(sample(jax.random.split(jax.random.key(0), 50))).tolist())
 
     assert len(marks(fresh=False)) == 3
     assert len(marks(fresh=True)) == 50
     other = envs.MetaEpisode(Countdown(), sub_episodes=1, length=3, train_tasks=3, task_seed=1)
     assert not marks(fresh=False) & marks(fresh=False, env=other)
-    states, _ = env.reset_lanes(jax.random.key(5), 20)
+    states, _ = reset_lanes(env, 20)
+    step = jax.jit(env.step_lanes)
     for t in range(4):  # later meta-episodes of a lane stay within the training tasks
-        states, _ = env.step_lanes(jax.random.key(t), states, jnp.zeros((20, 1)))
+        states, _ = step(jax.random.key(t), states, jnp.zeros((20, 1)))
     assert set(np.asarray(states.params.mark).tolist()) <= marks(fresh=False)
-    fresh, _ = env.reset_lanes(jax.random.key(5), 20, fresh=True)
+    fresh, _ = reset_lanes(env, 20, fresh=True)
     assert not set(np.asarray(fresh.params.mark).tolist()) & marks(fresh=False)
 
 
@@ -145,15 +150,16 @@ def test_spaces_and_actions_of_a_foreign_environment():
     env = envs.MetaEpisode(Echo(), sub_episodes=1, length=9)
     assert list(env.observation_space) == ["state", "reward", "time"]
     assert (env.name, env.num_steps, env.action_space.low, env.action_space.high) == ("countdown", 9, -1.0, 1.0)
-    state, _ = env.reset(jax.random.key(0), params(9))
+    state, _ = jax.jit(env.reset)(jax.random.key(0), params(9))
+    step = jax.jit(env.step)
     for action, expected in ((-1.0, -2.0), (0.0, 1.0), (1.0, 4.0)):
-        assert float(env.step(jax.random.key(0), state, jnp.array([action]))[1].reward) == expected
+        assert float(step(jax.random.key(0), state, jnp.array([action]))[1].reward) == expected
 
 
 def test_restarts_are_skipped_when_no_lane_needs_one():
     """The conditional stays a conditional, and step by step only the needed branch runs."""
     env = envs.MetaEpisode(Countdown(), sub_episodes=2, length=2)
-    states, _ = env.reset_lanes(jax.random.key(0), 3)
+    states, _ = reset_lanes(env, 3)
     jaxpr = jax.make_jaxpr(env.step_lanes)(jax.random.key(0), states, jnp.zeros((3, 1)))
     assert "cond" in {eqn.primitive.name for eqn in jaxpr.eqns}
 

@@ -92,6 +92,9 @@ def test_escape_is_by_the_door_only(seed):
             assert abs(np.arctan2(exit_[1], exit_[0]) - float(params.door)) <= DOOR + 2e-3
 
 
+escape_step = jax.jit(envs.EscapeRoom().step_env)
+
+
 @quick
 @given(
     angle=st.floats(-np.pi, np.pi),
@@ -100,7 +103,6 @@ def test_escape_is_by_the_door_only(seed):
     door=st.floats(0.0, float(np.pi)),
 )
 def test_the_wall_holds_away_from_the_door(angle, depth, turn, door):
-    step = jax.jit(envs.EscapeRoom().step_env)
     start = (0.99 - depth) * np.array([np.cos(angle), np.sin(angle)])
     push = np.array([np.cos(angle + turn), np.sin(angle + turn)])
     push = push / np.abs(push).max()
@@ -108,7 +110,7 @@ def test_the_wall_holds_away_from_the_door(angle, depth, turn, door):
     if abs(angle - door) < DOOR + contact_error:
         return
     state, params = EscapeRoomState(jnp.float32(start)), EscapeRoomParams(jnp.float32(door))
-    _, after, reward, _, _ = step(jax.random.key(0), state, jnp.float32(push), params)
+    _, after, reward, _, _ = escape_step(jax.random.key(0), state, jnp.float32(push), params)
     assert np.linalg.norm(after.position) < 0.9999
     assert reward == 0.0
 
@@ -126,9 +128,14 @@ def test_reacher(seed):
     np.testing.assert_allclose(after.qpos, before.qpos + arm.TIMESTEP * after.qvel, rtol=0, atol=1e-6)
 
 
+def many_starts(env):
+    keys = jax.random.split(jax.random.key(0), 4000)
+    return jax.jit(jax.vmap(env.reset_env, (0, None)))(keys, env.default_params)[1]
+
+
 def test_reacher_starts():
     env = envs.Reacher()
-    _, starts = jax.vmap(env.reset_env, (0, None))(jax.random.split(jax.random.key(0), 2000), env.default_params)
+    starts = many_starts(env)
     limits = np.array([np.pi, arm.WRIST_LIMIT])
     assert (np.abs(starts.qpos) <= limits + 1e-6).all()
     assert (np.abs(starts.qpos).max(0) > 0.98 * limits).all()
@@ -136,7 +143,7 @@ def test_reacher_starts():
 
 def test_escape_room_starts_are_uniform_in_radius():
     env = envs.EscapeRoom()
-    _, starts = jax.vmap(env.reset_env, (0, None))(jax.random.split(jax.random.key(0), 4000), env.default_params)
+    starts = many_starts(env)
     radius = np.linalg.norm(starts.position, axis=-1)
     np.testing.assert_allclose(np.quantile(radius, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.04)
     assert (starts.position.min(0) < -0.8).all() and (starts.position.max(0) > 0.8).all()

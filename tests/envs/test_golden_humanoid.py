@@ -64,7 +64,7 @@ def test_golden_humanoid_recent_margins(golden, golden_file):
 
 @pytest.mark.golden_files("envs", "humanoid_dir.npz")
 def test_golden_humanoid_reward_and_termination(golden, golden_file):
-    _, state, reward, terminated, terms = transitions(golden_file)["new"]
+    _, _, reward, terminated, terms = transitions(golden_file)["new"]
     for name, tolerance in (("reward_linvel", 4e-3), ("cost_ctrl", 1e-6), ("cost_impact", 1e-3)):
         np.testing.assert_allclose(terms[name], golden[name], rtol=1e-3, atol=tolerance)
     np.testing.assert_allclose(reward, golden["reward"], rtol=0, atol=5e-3)

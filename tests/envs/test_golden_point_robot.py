@@ -49,7 +49,7 @@ def test_golden_point_wind(golden):
 
 
 def test_wind_is_added_before_clipping():
-    calm, windy = envs.HalfCircle(), envs.PointWind(wind=0.3)
+    calm, windy = envs.HalfCircle(), envs.PointWind()
     keys, actions = jax.random.split(KEY, 2000), jax.random.uniform(KEY, (2000, 2), minval=-1.5, maxval=1.5)
     state, params = HalfCircleState(jnp.zeros(2)), calm.default_params
     moved = jax.vmap(windy.step_env, (0, None, 0, None))(keys, state, actions, params)[1].position

@@ -80,8 +80,8 @@ def replay(env, params, golden, episode):
         state, row = env.step(KEY, state, action)
         return state, (row, state)
 
-    state, first = env.reset(KEY, params)
-    rows, states = jax.lax.scan(step, state, (before, actions))[1]
+    state, first = jax.jit(env.reset)(KEY, params)
+    rows, states = jax.jit(lambda *xs: jax.lax.scan(step, state, xs)[1])(before, actions)
     return jax.tree.map(lambda a, b: np.concatenate([a[None], b]), first, rows), states
 
 
@@ -135,5 +135,3 @@ def test_golden_wrapper_early_done(golden):
         scheduled = Scheduled(schedule(golden, episode))
         env = envs.MetaEpisode(scheduled, sub_episodes=sub_episodes, length=length, boundary="final")
         check(env, scheduled.default_params.replace(goal=jnp.asarray(goal, jnp.float32)), golden, episode)
-
-

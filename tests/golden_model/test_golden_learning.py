@@ -34,15 +34,15 @@ def with_params(golden, golden_file):
 def model_options(golden) -> dict:
     """Options of the world model from the recorded configuration."""
     config = json.loads(str(golden["meta/config_json"]))
-    return dict(
-        window=config["reconstruction_window"],
-        subsample=max(0, config["hidden_states_subsample"]),
-        unimix=config["unimix_ratio"],
-        free_nats=float(config["kl_free"]),
-        dynamics_scale=float(config["dyn_scale"]),
-        representation_scale=float(config["rep_scale"]),
-        pairing="released",
-    )
+    return {
+        "window": config["reconstruction_window"],
+        "subsample": max(0, config["hidden_states_subsample"]),
+        "unimix": config["unimix_ratio"],
+        "free_nats": float(config["kl_free"]),
+        "dynamics_scale": float(config["dyn_scale"]),
+        "representation_scale": float(config["rep_scale"]),
+        "pairing": "released",
+    }
 
 
 def project_name(torch_name: str) -> str:
@@ -74,7 +74,9 @@ def test_golden_world_model_loss(golden, golden_file, tolerance):
         close(metrics[f"loss_{project_name(name)}"], expected, tolerance.value, name=name)
     names.assert_trees_close(grads, names.model_params(subset(golden, "grad/")), tolerance.grad)
     norms = dict(zip(golden["meta/param_names_for_grad_norms"], golden["out/param_grad_norms"], strict=True))
-    expected = names.model_params({name: np.zeros((2, 2)) if name.endswith("weight") else np.zeros(2) for name in norms})
+    expected = names.model_params(
+        {name: np.zeros((2, 2)) if name.endswith("weight") else np.zeros(2) for name in norms}
+    )
     close(optax.tree.norm(grads), golden["out/global_grad_norm"], tolerance.grad)
     assert len(jax.tree.leaves(expected)) == len(norms)
 
@@ -190,7 +192,9 @@ def test_golden_horizon_schedule(golden):
         length, initial, limit = (int(x) for x in golden[f"meta/{name}/length_initial_limit"])
         config = HorizonConfig(initial=initial, growth_steps=max(0, limit))
         frames = golden[f"in/{name}/agent_frames_at_update"]
-        horizon = jax.vmap(lambda steps, c=config, n=length: scheduled_horizon(c, n, steps))(jnp.asarray(frames, jnp.int32))
+        horizon = jax.vmap(lambda steps, c=config, n=length: scheduled_horizon(c, n, steps))(
+            jnp.asarray(frames, jnp.int32)
+        )
         np.testing.assert_array_equal(horizon, golden[f"out/{name}/horizon_stored_after_update"])
 
 

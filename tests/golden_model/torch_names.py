@@ -1,4 +1,4 @@
-"""Translation of the golden arrays' PyTorch parameters to this project's Flax parameters, sizes read from the arrays."""
+"""Translation of the golden arrays' PyTorch parameters to this project's Flax parameters; sizes come from them."""
 
 import re
 
@@ -115,7 +115,7 @@ def kernel(weight: np.ndarray, path: str) -> np.ndarray:
 
 
 def model_params(arrays: dict) -> dict:
-    """Parameters of a whole world model, by module, from entries such as `dynamics.W` or `heads.reward.layers.0.weight`."""
+    """Parameters of a whole world model by module, from names such as `dynamics.W`, `heads.reward.layers.0.weight`."""
     params = {}
     for torch_name, name in MODULES.items():
         own = subset(arrays, torch_name + ".")
@@ -161,7 +161,9 @@ def make_model(params: dict, shapes: dict, stoch: int, classes: int, action_size
     def decoder(name):
         return Decoder(shapes, count_layers(params[name]), width(params[name]), 1) if name in params else None
 
-    encoder = Encoder(shapes, count_layers(params["encoder"]), width(params["encoder"]), 1) if "encoder" in params else None
+    encoder = (
+        Encoder(shapes, count_layers(params["encoder"]), width(params["encoder"]), 1) if "encoder" in params else None
+    )
     return wm.WorldModel(
         encoder=encoder,
         rssm=make_rssm(params["rssm"], stoch, classes, action_size, config.unimix) if "rssm" in params else None,
@@ -206,7 +208,10 @@ def close(actual, expected, rtol: float, atol: float = 1e-9, name: str = "") -> 
 
 def sequences(arrays: dict) -> wm.Sequences:
     """Golden batch `in/data/*` (B, T, ...) as time-major training data."""
-    data = {name: jnp.asarray(np.moveaxis(value, 1, 0).astype(np.float64)) for name, value in subset(arrays, "in/data/").items()}
+    data = {
+        name: jnp.asarray(np.moveaxis(value, 1, 0).astype(np.float64))
+        for name, value in subset(arrays, "in/data/").items()
+    }
     flags = {name: data.pop(name) > 0 for name in ("is_first", "is_terminal")}
     action = data.pop("action")
     data.pop("discount")

@@ -14,7 +14,7 @@ from mamba_jax.run import Best, Run
 
 
 @dataclass
-class Session:
+class RunState:
     """The training state and the best policy so far.
 
     seconds: of training and evaluation so far, compilation left out. saved_round: of the newest checkpoint, -1 if none.
@@ -41,14 +41,14 @@ class Session:
         return {"round": self.round, "env_steps": self.env_steps, "updates": updates, "seconds": round(self.seconds, 3)}
 
 
-def begin(run: Run) -> Session:
+def begin(run: Run) -> RunState:
     """The state at the start, replay prefilled."""
     state = run.compile("the start", run.trainer.init, run.keys.init)(run.keys.init)
-    return Session(state, run.no_policy(state))
+    return RunState(state, run.no_policy(state))
 
 
-def resume(run: Run, checkpoints: Checkpoints) -> Session | None:
-    """The session of the newest checkpoint, None where there is none; raises CheckpointError if it is damaged."""
+def resume(run: Run, checkpoints: Checkpoints) -> RunState | None:
+    """The state kept in the newest checkpoint, None where there is none; raises CheckpointError if it is damaged."""
     number = checkpoints.latest()
     if number is None:
         return None
@@ -56,14 +56,14 @@ def resume(run: Run, checkpoints: Checkpoints) -> Session | None:
     shapes = {"state": jax.eval_shape(to_arrays, template)} | best_items(jax.eval_shape(run.no_policy, template))
     items, counts = checkpoints.restore(number, shapes)
     best = Best(items["best"], **items["best_score"])
-    return Session(from_arrays(template, items["state"]), best, counts["seconds"], saved_round=number)
+    return RunState(from_arrays(template, items["state"]), best, counts["seconds"], saved_round=number)
 
 
-def save(run: Run, session: Session, checkpoints: Checkpoints) -> None:
+def save(run: Run, current: RunState, checkpoints: Checkpoints) -> None:
     """Writes a checkpoint: the whole state with its replay and, apart from it, the last and the best policy."""
-    items = {"state": to_arrays(session.state), "last": run.policy_of(session.state)} | best_items(session.best)
-    checkpoints.save(session.round, items, session.counts())
-    session.saved_round = session.round
+    items = {"state": to_arrays(current.state), "last": run.policy_of(current.state)} | best_items(current.best)
+    checkpoints.save(current.round, items, current.counts())
+    current.saved_round = current.round
 
 
 def best_items(best: Best) -> dict[str, Arrays]:

@@ -1,0 +1,126 @@
+"""The chunked scan, the deferred gradients and the loss at a horizon."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mamba_jax import horizon as hz
+from mamba_jax import world_model as wm
+from mamba_jax.config import ConfigError, HorizonConfig, MambaConfig
+from mamba_jax.presets import DEBUG_MODEL
+
+
+@given(st.integers(1, 170), st.integers(0, 200))
+@settings(max_examples=15, deadline=None)
+def test_chunked_scan_equals_a_scan_below_the_horizon(total, horizon):
+    xs = jnp.arange(1.0, total + 1)
+
+    def chunk(carry, xs, start):
+        del start
+        return jax.lax.scan(lambda c, x: (c + x, c + x), carry, xs)
+
+    _, ys = hz.chunked_scan(chunk, jnp.float32(0), xs, jnp.int32(horizon))
+    expected = np.cumsum(np.arange(1.0, total + 1))
+    np.testing.assert_allclose(ys[:horizon], expected[:horizon], rtol=1e-6)
+    assert ys.shape == (total,)
+    chunks = -(-total // hz.CHUNK)
+    size = -(-total // chunks)
+    np.testing.assert_array_equal(ys[-(-horizon // size) * size :], 0)
+
+
+@given(st.integers(1, 400), st.integers(1, 5000), st.integers(0, 6000))
+@settings(max_examples=50, deadline=None)
+def test_schedule_grows_linearly_to_the_whole_meta_episode(initial, growth, steps):
+    length = 400
+    found = int(hz.scheduled_horizon(HorizonConfig(initial, growth), length, jnp.int32(steps)))
+    exact = (
+        length if initial == length else min(length, initial + -(-min(steps, growth) * (length - initial) // growth))
+    )
+    assert found == exact
+
+
+def test_deferred_scan_has_the_values_and_gradients_of_scan():
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {"w": jax.random.normal(keys[0], (3, 3)), "b": jnp.ones(3)}
+    carry, xs = jax.random.normal(keys[1], (2, 3)), jax.random.normal(keys[2], (7, 2, 3))
+
+    def step(params, carry, x):
+        carry = jnp.tanh(carry @ params["w"] + params["b"] + x)
+        return carry, carry**2
+
+    def plain(params, carry, xs):
+        return jax.lax.scan(lambda c, x: step(params, c, x), carry, xs)
+
+    def objective(scan):
+        return lambda *args: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(scan(*args)))
+
+    deferred = lambda *args: hz.deferred_scan(step, *args)  # noqa: E731
+    values = [jax.value_and_grad(objective(scan), argnums=(0, 1, 2))(params, carry, xs) for scan in (plain, deferred)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *values)
+
+
+TOTAL, BATCH = 70, 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    shapes = {"state": (2,), "reward": (), "time": ()}
+    return wm.make_world_model(dataclasses.replace(DEBUG_MODEL, window=3), shapes, 2)
+
+
+def make_data(total: int) -> wm.Sequences:
+    keys = jax.random.split(jax.random.key(1), 4)
+    observation = {
+        "state": jax.random.normal(keys[0], (TOTAL, BATCH, 2)),
+        "reward": jax.random.normal(keys[1], (TOTAL, BATCH)),
+        "time": jnp.broadcast_to(jnp.arange(TOTAL)[:, None] / TOTAL, (TOTAL, BATCH)),
+    }
+    action = jax.random.normal(keys[2], (TOTAL, BATCH, 2))
+    is_first = jnp.zeros((TOTAL, BATCH), bool).at[0].set(True).at[20, 1].set(True)
+    data = wm.Sequences(observation, action, is_first, jnp.zeros((TOTAL, BATCH), bool).at[5, 0].set(True))
+    return jax.tree.map(lambda x: x[:total], data)
+
+
+@pytest.mark.parametrize("cut", [30, 50])
+def test_loss_at_a_horizon_equals_that_of_shorter_sequences(model, cut):
+    params = wm.init_world_model(model, jax.random.key(0))
+    noise = jax.random.gumbel(jax.random.key(2), (TOTAL, BATCH, DEBUG_MODEL.stoch, DEBUG_MODEL.classes))
+    index = jax.random.randint(jax.random.key(3), (9, BATCH), 0, cut)
+
+    def run(total, horizon):
+        objective = lambda p: wm.loss(model, p, make_data(total), noise[:total], index, horizon)[0]  # noqa: E731
+        return jax.jit(jax.value_and_grad(objective))(params)
+
+    at_horizon, shorter = run(TOTAL, jnp.int32(cut)), run(cut, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), at_horizon, shorter)
+
+
+def test_all_states_are_used_where_none_are_subsampled(model):
+    params = wm.init_world_model(model, jax.random.key(0))
+    noise = jax.random.gumbel(jax.random.key(2), (TOTAL, BATCH, DEBUG_MODEL.stoch, DEBUG_MODEL.classes))
+    everything = jnp.broadcast_to(jnp.arange(40)[:, None], (40, BATCH))
+    run = jax.jit(lambda index, horizon: wm.loss(model, params, make_data(TOTAL), noise, index, horizon)[0])
+    np.testing.assert_allclose(run(None, jnp.int32(40)), run(everything, jnp.int32(40)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("world_model", {"window": 2}, "odd"),
+        ("actor_critic", {"horizon": 1}, "at least 2"),
+        ("data", {"capacity": 5}, "capacity"),
+        ("data", {"lanes": 0}, "positive"),
+        ("horizon", {"initial": 500, "growth_steps": 10}, "exceeds"),
+    ],
+)
+def test_impossible_configurations_are_refused_in_one_sentence(section, values, words):
+    config = MambaConfig()
+    config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+    with pytest.raises(ConfigError, match=words) as caught:
+        config.validate(100)
+    assert str(caught.value).count("\n") == 0
