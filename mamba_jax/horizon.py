@@ -60,6 +60,8 @@ def chunked_scan(
         skipped = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.cond(start < horizon, lambda: body(carry, chunk, start), lambda: (carry, skipped))
 
+    # Without remat every chunk, skipped or not, stores as much as a whole one for the backward pass.
+    outer = outer if horizon is None else jax.checkpoint(outer, prevent_cse=False)
     carry, ys = jax.lax.scan(outer, carry, (chunks, jnp.arange(count) * size))
     return carry, jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:])[:total], ys)
 

