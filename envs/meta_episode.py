@@ -60,7 +60,8 @@ class MetaEpisode:
     The task stays the same for all sub-episodes. Where the environment ends a sub-episode early the next begins at
     once, so a meta-episode takes at most N T steps. Observations that are plain arrays become `{"state": array}`;
     continuous actions in [-1, 1] are rescaled to the environment's bounds if these differ. Time limits of the
-    environment itself are not used.
+    environment itself are not used. An environment may have `restart_env(key, state, params)`, which then starts the
+    sub-episodes after the first, given the last state of the one before, and `render(state, params)`.
 
     What is shown at the boundary of two sub-episodes, together with the last reward of the old one:
     `boundary="reset"` the first observation of the new one; `boundary="final"` the last observation of the old one,

@@ -76,7 +76,11 @@ class ActorCriticConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Learning rates, Adam's eps and the limits of the gradient norms, for the model and for actor and critic."""
+    """Adam for the world model, the actor and the critic.
+
+    model_rate, actor_rate, critic_rate: learning rates. model_eps, behaviour_eps: Adam's eps, of the model and of actor
+    and critic. model_clip, behaviour_clip: largest global norms of their gradients.
+    """
 
     model_rate: float = 1e-4
     model_eps: float = 1e-8
