@@ -36,26 +36,9 @@ def replace_part(text: str, name: str, table: str) -> str:
 
 def results_table() -> str:
     """A row for every finished run under results/."""
-    from mamba_jax.reference import reference
+    from mamba_jax.table import markdown, read_entries
 
-    lines = [
-        "| environment | algorithm, size | return (by sub-episode) | paper | ceiling | steps | time | run |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for path in sorted((ROOT / "results").glob("*/eval.json")):
-        result, config = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
-        environment, options = config["environment"], config["options"]
-        known = reference(options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"])
-        paper = known.paper.get(options["algo"])
-        parts = ", ".join(f"{value:.1f}" for value in result["return_per_sub_episode"])
-        last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
-        lines.append(
-            f"| {environment['name']} | {options['algo']}, {options['size']} "
-            f"| {result['return_mean']:.1f} ({parts}) | {f'{paper.mean:.1f}' if paper else '-'} "
-            f"| {known.ceiling or '-'} | {last['env_steps']:,} | {last['seconds'] / 60:.0f} min "
-            f"| [{path.parent.name}](results/{path.parent.name}) |"
-        )
-    return "\n".join(lines) + "\n"
+    return markdown(read_entries(ROOT / "results"), ROOT)
 
 
 def speed_table() -> str:

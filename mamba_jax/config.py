@@ -24,7 +24,8 @@ class WorldModelConfig:
     around the GRU. input_layers, output_layers: their number before and behind it.
     encoder_layers, decoder_layers, encoder_units: MLPs of encoder and decoders. cnn_depth: channels of the first
     convolution. head_layers, head_units: reward and continuation heads. unimix: uniform share of every categorical.
-    free_nats, dynamics_scale, representation_scale: balanced KL (DreamerV3, equation 5).
+    free_nats, dynamics_scale, representation_scale: balanced KL (DreamerV3, equation 5). dynamics_free_nats: free nats
+    of its dynamics term, which trains the prior; 0 trains it however close it is.
     window: odd width of the local reconstruction window, 0 for none. pairing: which feature meets which window,
     "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
     subsample: hidden states per sequence that the heads see, 0 for all.
@@ -44,6 +45,7 @@ class WorldModelConfig:
     head_units: int = 128
     unimix: float = 0.01
     free_nats: float = 1.0
+    dynamics_free_nats: float = 1.0
     dynamics_scale: float = 0.5
     representation_scale: float = 0.1
     window: int = 3
@@ -175,7 +177,18 @@ class MambaConfig:
         )
 
 
-ZERO_ALLOWED = {"window", "subsample", "starts", "entropy", "unimix", "free_nats", "initial", "growth_steps", "prefill"}
+ZERO_ALLOWED = {
+    "window",
+    "subsample",
+    "starts",
+    "entropy",
+    "unimix",
+    "free_nats",
+    "dynamics_free_nats",
+    "initial",
+    "growth_steps",
+    "prefill",
+}
 
 
 def check_positive(config, prefix: str = "") -> None:

@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from mamba_jax.config import (
+    ActorCriticConfig,
     ConfigError,
     HorizonConfig,
     MambaConfig,
+    OptimizerConfig,
     RunConfig,
     WorldModelConfig,
 )
@@ -47,6 +49,12 @@ PAPER: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+DREAMERS = ("mamba", "dreamer-vanilla", "dreamer-tune")
+"""Algorithms that are configurations of MAMBA's code."""
+
+DREAMER_CUT = 64
+"""Rows of the training sequences of the Dreamer variants."""
+
 SMALL_ROUNDS, SMALL_UPDATES, SMALL_GROWTH_ROUNDS = 300, 16, 60
 """Size small: rounds of a run, updates in each, and rounds until the horizon is the whole meta-episode."""
 
@@ -67,12 +75,16 @@ def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaCo
         raise ConfigError(f"Unknown size {size!r}: choose one of {', '.join(SIZES)}.")
     if algorithm in CONFIGS:
         return baseline_preset(algorithm, env, size)
-    if algorithm != "mamba":
-        raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of {', '.join(('mamba', *CONFIGS))}.")
+    if algorithm not in DREAMERS:
+        raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of {', '.join((*DREAMERS, *CONFIGS))}.")
     config = paper_config(env)
     if size == "small":
-        return small_config(config, env)
-    return debug_config(config, env) if size == "debug" else config
+        config = small_config(config, env)
+    elif size == "debug":
+        config = debug_config(config, env)
+    if algorithm == "dreamer-vanilla" and size != "debug":
+        config = vanilla_config(config, env, size)
+    return config if algorithm == "mamba" else without_modifications(config, env)
 
 
 def paper_config(env: MetaEnvironment) -> MambaConfig:
@@ -86,6 +98,41 @@ def paper_config(env: MetaEnvironment) -> MambaConfig:
         config = replace(config, **{section: replace(getattr(config, section), **values)})
     initial = min(config.horizon.initial, env.num_steps)
     return replace(config, horizon=replace(config.horizon, initial=initial))
+
+
+def without_modifications(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
+    """DreamerV3's sequences: random cuts of 64 rows, every head on every row, imagination from every row.
+
+    Leaves out what MAMBA adds: context from the start of the meta-episode, local reconstruction, horizon schedule and
+    subsampling. Reward and time stay in the observation (shared protocol of the paper's Dreamer baselines).
+    """
+    return replace(
+        config,
+        world_model=replace(config.world_model, window=0, subsample=0),
+        actor_critic=replace(config.actor_critic, starts=0),
+        horizon=HorizonConfig(),
+        data=replace(config.data, context="window", window=min(DREAMER_CUT, env.num_steps)),
+    )
+
+
+def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> MambaConfig:
+    """DreamerV3's published hyperparameters (arXiv 2301.04104, table W.1) in place of MAMBA's for the environment.
+
+    Paper: size S, 512 replayed rows for every environment step. Smaller sizes keep their networks and their updates.
+    """
+    gradient = config.actor_critic.gradient
+    behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=min(15, env.num_steps))
+    if size != "paper":
+        behaviour = replace(behaviour, units=config.actor_critic.units)
+        return replace(config, actor_critic=behaviour, optimizer=OptimizerConfig())
+    rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)
+    return replace(
+        config,
+        world_model=replace(WorldModelConfig(), stoch=32, classes=32, hidden=512, encoder_units=512, head_units=512),
+        actor_critic=replace(behaviour, units=512),
+        optimizer=OptimizerConfig(),
+        data=replace(config.data, train_ratio=512 / rows_per_update * env.sub_episodes),
+    )
 
 
 def base_name(env: MetaEnvironment) -> str:

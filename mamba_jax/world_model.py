@@ -196,7 +196,7 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 def kl_loss(config: WorldModelConfig, filtered: Filtered, mask: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Balanced KL, each element raised to at least the free nats before the mean; mask (T, B). Returns metrics too."""
-    dynamics = masked_mean(jnp.maximum(filtered.kl_dynamics, config.free_nats), mask)
+    dynamics = masked_mean(jnp.maximum(filtered.kl_dynamics, config.dynamics_free_nats), mask)
     representation = masked_mean(jnp.maximum(filtered.kl_representation, config.free_nats), mask)
     loss = config.dynamics_scale * dynamics + config.representation_scale * representation
     return loss, {"kl": masked_mean(filtered.kl_dynamics, mask), "kl_loss": loss}

@@ -1,15 +1,21 @@
 """Shared fixtures. The environment variables must be set before JAX starts."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("NPROC", "8")  # XLA's CPU client hangs in MJX humanoid programs with two threads
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+# Tests compile far longer than they compute.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
 import jax
 import numpy as np
 import pytest
+
+# Tests compile the same programs again and again; this process keeps them while it runs.
+COMPILED = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 
 
 def pytest_addoption(parser):

@@ -12,6 +12,8 @@ from mamba_jax.types import Algorithm, MetaEnvironment
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "mamba": make_mamba,
+    "dreamer-vanilla": make_mamba,
+    "dreamer-tune": make_mamba,
     "rl2": make_rl2,
     "varibad": make_varibad,
     "hyperx": make_hyperx,

@@ -39,6 +39,7 @@ def model_options(golden) -> dict:
         "subsample": max(0, config["hidden_states_subsample"]),
         "unimix": config["unimix_ratio"],
         "free_nats": float(config["kl_free"]),
+        "dynamics_free_nats": float(config["kl_free"]),
         "dynamics_scale": float(config["dyn_scale"]),
         "representation_scale": float(config["rep_scale"]),
         "pairing": "released",

@@ -158,6 +158,7 @@ def test_golden_kl(golden, tolerance):
     unimix = float(golden["meta/unimix"])
     config = WorldModelConfig(
         free_nats=float(golden["meta/free"]),
+        dynamics_free_nats=float(golden["meta/free"]),
         dynamics_scale=float(golden["meta/dyn_scale"]),
         representation_scale=float(golden["meta/rep_scale"]),
     )
@@ -167,7 +168,9 @@ def test_golden_kl(golden, tolerance):
         dynamics, representation = wm.balanced_kl(post, prior)
         filtered = wm.Filtered(None, None, dynamics, representation, post, prior)
         mask = jnp.ones(dynamics.shape)
-        zero_or_config = config if free else WorldModelConfig(**{**vars(config), "free_nats": 0.0})
+        zero_or_config = (
+            config if free else WorldModelConfig(**{**vars(config), "free_nats": 0.0, "dynamics_free_nats": 0.0})
+        )
         return wm.kl_loss(zero_or_config, filtered, mask)[0], dynamics
 
     for case in ("mixed", "all_below", "all_above"):

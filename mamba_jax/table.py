@@ -1,0 +1,148 @@
+"""The table of results: finished runs beside the paper's figures and the ceilings.
+
+The interquartile mean and its bootstrap interval over seeds are those of Agarwal et al., "Deep Reinforcement Learning
+at the Edge of the Statistical Precipice" (NeurIPS 2021), for one task.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mamba_jax.reference import ALGORITHMS, Reference, reference
+from mamba_jax.run_folder import RunFolder
+
+RESAMPLES = 10_000
+
+
+class Entry(NamedTuple):
+    """A finished run. row: environment and sub-tasks as in "rooms-3". scores: (seeds,) mean return over fresh tasks.
+    by_sub_episode: means over seeds. steps: environment steps of a seed. seconds: of running, all seeds together.
+    hardware: in words."""
+
+    row: str
+    algo: str
+    size: str
+    scores: np.ndarray
+    by_sub_episode: tuple[float, ...]
+    steps: int
+    seconds: float
+    hardware: str
+    known: Reference
+    path: Path
+
+
+class Interval(NamedTuple):
+    """Interquartile mean over seeds with the ends of its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interquartile_mean(scores: np.ndarray | Sequence[float]) -> Interval:
+    """Interquartile mean of scores (seeds,), percentile bootstrap over seeds; of one seed the interval is empty."""
+    values = np.asarray(scores, float)
+    mean = float(stats.trim_mean(values, 0.25))
+    if len(values) == 1:
+        return Interval(mean, mean, mean)
+    draws = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    low, high = np.quantile(stats.trim_mean(draws, 0.25, axis=1), [0.025, 0.975])
+    return Interval(mean, float(low), float(high))
+
+
+def read_entry(folder: RunFolder) -> Entry:
+    """The result of a finished run; raises FolderError or OSError where there is none."""
+    description = folder.read_config()
+    result = json.loads(folder.evaluation.read_text())
+    options, env = description["options"], description["environment"]
+    return Entry(
+        row=env["name"],
+        algo=options["algo"],
+        size=options["size"],
+        scores=np.array([seed["return_mean"] for seed in result["best"].get("seeds", [result["best"]])]),
+        by_sub_episode=tuple(result["return_per_sub_episode"]),
+        steps=result["env_steps"],
+        seconds=result["seconds"],
+        hardware=hardware(description["hardware"]),
+        known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
+        path=folder.path,
+    )
+
+
+def read_entries(root: Path) -> list[Entry]:
+    """All finished runs in the folders of `root`, by row, algorithm and size."""
+    found = [read_entry(RunFolder(path.parent)) for path in root.glob("*/eval.json")]
+    order = {name: index for index, name in enumerate(ALGORITHMS)}
+    return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.path.name))
+
+
+def hardware(description: dict[str, Any]) -> str:
+    """{"backend": "cpu", "cpus": 2, ...} -> "2 CPU cores"."""
+    if description["backend"] == "cpu":
+        return f"{description['cpus']} CPU cores"
+    devices = description["devices"]
+    return f"{len(devices)} x {devices[0]}" if len(devices) > 1 else devices[0]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as minutes or hours."""
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def markdown(entries: Iterable[Entry], link_to: Path) -> str:
+    """A table with one line per run; links to the runs' folders are relative to the folder `link_to`."""
+    lines = [
+        "| environment | algorithm, size | return ± std over seeds | IQM [95% interval] | by sub-episode | paper "
+        "| ceiling | steps | time, all seeds | run |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        paper, iqm = entry.known.paper.get(entry.algo), interquartile_mean(entry.scores)
+        seeds = len(entry.scores)
+        cells = [
+            entry.row,
+            f"{entry.algo}, {entry.size}",
+            f"{entry.scores.mean():.1f} ± {entry.scores.std():.1f} ({seeds} seeds)"
+            if seeds > 1
+            else f"{entry.scores[0]:.1f} (1 seed)",
+            f"{iqm.mean:.1f} [{iqm.low:.1f}, {iqm.high:.1f}]" if seeds > 1 else "-",
+            ", ".join(f"{value:.1f}" for value in entry.by_sub_episode),
+            f"{paper.mean} ± {paper.std}" if paper else "-",
+            str(entry.known.ceiling or "-"),
+            f"{entry.steps / 1e6:.1f}M",
+            f"{duration(entry.seconds)}, {entry.hardware}",
+            f"[{entry.path.name}]({entry.path.resolve().relative_to(link_to.resolve())})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(entries: Sequence[Entry], path: Path) -> None:
+    """Draws a panel per environment: our runs with their seeds, the paper's figure dashed, the ceiling dotted."""
+    rows = sorted({entry.row for entry in entries})
+    figure = Figure(figsize=(3.2 * min(len(rows), 4), 3.4 * -(-len(rows) // 4)), layout="constrained")
+    panels = list(figure.subplots(-(-len(rows) // 4), min(len(rows), 4), squeeze=False).flat)
+    for panel, row in zip(panels, rows, strict=False):
+        own = [entry for entry in entries if entry.row == row]
+        for index, entry in enumerate(own):
+            interval = interquartile_mean(entry.scores)
+            panel.bar(index, interval.mean, color=f"C{index}", alpha=0.6)
+            panel.vlines(index, interval.low, interval.high, color="black")
+            panel.plot(np.full(len(entry.scores), index), entry.scores, "k.", markersize=4)
+            if entry.algo in entry.known.paper:
+                paper = entry.known.paper[entry.algo].mean
+                panel.hlines(paper, index - 0.45, index + 0.45, color="black", linestyle="--", linewidth=1)
+        if own[0].known.ceiling is not None:
+            panel.axhline(own[0].known.ceiling, color="black", linestyle=":", linewidth=1)
+        panel.set_xticks(range(len(own)), [f"{entry.algo}\n{entry.size}" for entry in own], fontsize="small")
+        panel.set_title(row)
+    for panel in panels[len(rows) :]:
+        panel.set_axis_off()
+    panels[0].set_ylabel("return (dashed: paper, dotted: ceiling)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

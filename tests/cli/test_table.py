@@ -1,0 +1,88 @@
+"""The table of results, and the command that trains it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mamba_jax.run_folder import FORMAT
+from mamba_jax.table import draw, interquartile_mean, markdown, read_entries
+
+SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
+
+
+def write_result(path, returns, *, env="halfcircle", algo="mamba"):
+    """The folder of a finished run of several seeds."""
+    description = {
+        "format": FORMAT,
+        "options": {"env": env, "algo": algo, "size": "small"},
+        "environment": {"name": env, "subtasks": None, "sub_episodes": 3, "length": 100},
+        "hardware": {"backend": "cpu", "devices": ["cpu"], "cpus": 2},
+    }
+    best = {"seeds": [{"return_mean": value} for value in returns]}
+    result = {"return_mean": float(np.mean(returns)), "return_per_sub_episode": [1.0, 2.0, 3.0], "best": best}
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(description))
+    (path / "eval.json").write_text(json.dumps(result | {"env_steps": 5_760_000, "updates": 4800, "seconds": 3600.0}))
+
+
+def test_the_interquartile_mean_leaves_out_the_outer_quarters():
+    result = interquartile_mean([0.0, 10.0, 20.0, 1000.0])
+    assert result.mean == 15.0
+    assert 0 <= result.low <= 10 and 20 <= result.high <= 1000
+    assert interquartile_mean([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_a_finished_run_stands_beside_the_paper_and_the_ceiling(tmp_path):
+    write_result(tmp_path / "a", [230.0, 240.0, 250.0])
+    write_result(tmp_path / "b", [200.0, 220.0], algo="varibad")
+    (tmp_path / "unfinished").mkdir()
+    entries = read_entries(tmp_path)
+    assert [entry.algo for entry in entries] == ["mamba", "varibad"]
+    line = markdown(entries, tmp_path).splitlines()[2]
+    for part in ("240.0 ± 8.2 (3 seeds)", "242.2 ± 7.9", "269.4", "5.8M", "60 min, 2 CPU cores", "[a](a)", "240.0 ["):
+        assert part in line
+    draw(entries, tmp_path / "table.png")
+    assert (tmp_path / "table.png").stat().st_size > 5_000
+
+
+def reproduce(folder, *arguments):
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduce")
+
+
+def test_a_dry_run_says_what_is_left_and_how_long_it_takes(folder):
+    write_result(folder / "results" / "halfcircle-mamba-small", [240.0, 250.0])
+    result = reproduce(folder, "--rows", "halfcircle", "rooms-3", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    done, missing = result.stdout.splitlines()
+    assert done == "results/halfcircle-mamba-small: done"
+    assert missing.startswith("results/rooms-3-mamba-small: train ") and "nobody measured" in missing
+    assert not (folder / "results" / "rooms-3-mamba-small").exists()
+
+
+def test_rows_are_trained_once_and_tabulated(folder):
+    words = ["--rows", "rooms-2", "--algos", "rl2", "--size", "debug", "--seeds", "2", "--out", "made", "--jobs", "2"]
+    first = reproduce(folder, *words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    table = (folder / "made" / "table.md").read_text()
+    assert "rooms-2" in table and "(2 seeds)" in table
+    assert (folder / "made" / "table.png").exists()
+    assert reproduce(folder, *words).stdout.startswith("made/rooms-2-rl2-debug: done")
+
+
+@pytest.mark.parametrize("words", [["--rows", "moon-3"], ["--rows", "rooms-1"], ["--seeds", "0"]])
+def test_impossible_requests_end_with_one_sentence(folder, words):
+    result = reproduce(folder, *words)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -1,0 +1,46 @@
+"""What the presets say, where a reader would look it up in the paper."""
+
+import pytest
+
+import envs
+import mamba_jax as mj
+from mamba_jax.config import ConfigError
+from mamba_jax.presets import SIZES
+
+ENVIRONMENTS = [("halfcircle", None), ("rooms", 4), ("escape-room", None), ("reacher", 2)]
+
+
+@pytest.mark.parametrize(("name", "subtasks"), ENVIRONMENTS)
+@pytest.mark.parametrize("algorithm", mj.algorithms())
+@pytest.mark.parametrize("size", SIZES)
+def test_every_preset_fits_its_environment(algorithm, name, subtasks, size):
+    env = envs.make(name, subtasks=subtasks)
+    assert mj.make(algorithm, env, mj.preset(algorithm, env, size=size)).updates_per_round >= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dreamers_leave_out_the_modifications_of_mamba(size):
+    env = envs.make("rooms", subtasks=4)
+    for name in ("dreamer-vanilla", "dreamer-tune"):
+        config = mj.preset(name, env, size=size)
+        assert (config.data.context, config.data.window) == ("window", 64)
+        assert config.world_model.window == config.world_model.subsample == config.actor_critic.starts == 0
+        assert config.horizon.growth_steps == 0
+
+
+def test_tune_keeps_the_settings_of_mamba_and_vanilla_those_of_dreamer():
+    env = envs.make("reacher", subtasks=2)
+    mamba, tune, vanilla = (mj.preset(name, env) for name in ("mamba", "dreamer-tune", "dreamer-vanilla"))
+    assert tune.optimizer == mamba.optimizer != vanilla.optimizer
+    assert (vanilla.optimizer.model_rate, vanilla.optimizer.actor_rate) == (1e-4, 3e-5)
+    assert (vanilla.world_model.stoch, vanilla.world_model.classes, vanilla.actor_critic.horizon) == (32, 32, 15)
+    steps = vanilla.data.lanes * env.num_steps  # 512 replayed rows for every step, 16 x 64 in an update
+    assert mj.make("dreamer-vanilla", env, vanilla).updates_per_round == steps * 512 // (16 * 64)
+
+
+def test_unknown_names_are_refused():
+    env = envs.make("halfcircle")
+    with pytest.raises(ConfigError, match="Unknown algorithm 'dreamer'"):
+        mj.preset("dreamer", env)
+    with pytest.raises(ConfigError, match="Unknown size"):
+        mj.preset("mamba", env, size="huge")
