@@ -39,7 +39,8 @@ def main(words: list[str]) -> int:
     if options.dry_run:
         return 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        codes = list(pool.map(lambda job: execute(job, quiet=options.jobs > 1), jobs))
+        left = [job for job in jobs if not finished(job, options.seeds)]
+        codes = list(pool.map(lambda job: execute(job, quiet=options.jobs > 1), left))
     write_table(options.out)
     return int(any(codes))
 
@@ -80,11 +81,19 @@ def make_job(row: str, algo: str, options: argparse.Namespace) -> Job:
     return Job(row, algo, folder, arguments, rounds * made.updates_per_round)
 
 
+def finished(job: Job, seeds: int) -> bool:
+    """Whether the folder holds the result of a run of so many seeds; run.py refuses one of another configuration."""
+    description = job.folder / "config.json"
+    if not (job.folder / "eval.json").exists() or not description.exists():
+        return False
+    return json.loads(description.read_text())["options"]["seeds"] == seeds
+
+
 def plan(job: Job, options: argparse.Namespace) -> str:
     """What will be done for a run, and how long it may take."""
     from mamba_jax.log import read_metrics
 
-    if (job.folder / "eval.json").exists():
+    if finished(job, options.seeds):
         return f"{job.folder}: done"
     records = read_metrics(job.folder / "metrics.jsonl") if (job.folder / "config.json").exists() else []
     done = records[-1]["updates"] if records else 0
@@ -106,9 +115,7 @@ def seconds_per_update(job: Job, options: argparse.Namespace) -> float | None:
 
 
 def execute(job: Job, quiet: bool) -> int:
-    """Trains in a process of its own, which resumes or skips by itself; returns its exit code."""
-    if (job.folder / "eval.json").exists():
-        return 0
+    """Trains in a process of its own, which resumes by itself; returns its exit code."""
     command = [sys.executable, str(SCRIPT), *job.arguments]
     if not quiet:
         return subprocess.run(command).returncode

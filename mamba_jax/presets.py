@@ -116,7 +116,7 @@ def without_modifications(config: MambaConfig, env: MetaEnvironment) -> MambaCon
 
 
 def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> MambaConfig:
-    """DreamerV3's published hyperparameters (arXiv 2301.04104, table W.1) in place of MAMBA's for the environment.
+    """DreamerV3's published hyperparameters (arXiv 2301.04104, appendix) in place of MAMBA's for the environment.
 
     Paper: size S, 512 replayed rows for every environment step. Smaller sizes keep their networks and their updates.
     """

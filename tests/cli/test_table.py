@@ -19,7 +19,7 @@ def write_result(path, returns, *, env="halfcircle", algo="mamba"):
     """The folder of a finished run of several seeds."""
     description = {
         "format": FORMAT,
-        "options": {"env": env, "algo": algo, "size": "small"},
+        "options": {"env": env, "algo": algo, "size": "small", "seeds": len(returns)},
         "environment": {"name": env, "subtasks": None, "sub_episodes": 3, "length": 100},
         "hardware": {"backend": "cpu", "devices": ["cpu"], "cpus": 2},
     }
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 def test_a_dry_run_says_what_is_left_and_how_long_it_takes(folder):
     write_result(folder / "results" / "halfcircle-mamba-small", [240.0, 250.0])
-    result = reproduce(folder, "--rows", "halfcircle", "rooms-3", "--dry-run")
+    result = reproduce(folder, "--rows", "halfcircle", "rooms-3", "--seeds", "2", "--dry-run")
     assert result.returncode == 0, result.stderr
     done, missing = result.stdout.splitlines()
     assert done == "results/halfcircle-mamba-small: done"
