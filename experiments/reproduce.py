@@ -3,22 +3,31 @@
 Runs what is missing, resumes what is unfinished, skips what is done, then writes table.md and table.png.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
+import contextlib
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+
+if TYPE_CHECKING:
+    from mamba_jax.signals import StopRequest
 
 SCRIPT = Path(__file__).resolve().parent / "run.py"
 SMALL_ROWS = ("halfcircle", "point-wind", "escape-room", "rooms-3", "rooms-4", "reacher-1")
 
 
 class Job(NamedTuple):
-    """One run of the table. arguments: of run.py. folder: where it goes. updates: it makes in all, for each seed."""
+    """One run of the table. row: environment and sub-tasks as in "rooms-3". folder: where it goes.
+
+    arguments: of run.py. updates: it makes in all, for each seed.
+    """
 
     row: str
     algo: str
@@ -34,15 +43,13 @@ def main(words: list[str]) -> int:
     with one_sentence_errors("reproduce.py", {ValueError: 2}):
         options = parser().parse_args(words)
         jobs = [make_job(row, algo, options) for row in options.rows for algo in options.algos]
-    for job in jobs:
-        print(plan(job, options), flush=True)
-    if options.dry_run:
-        return 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        left = [job for job in jobs if not finished(job, options.seeds)]
-        codes = list(pool.map(lambda job: execute(job, quiet=options.jobs > 1), left))
-    write_table(options.out)
-    return int(any(codes))
+        for job in jobs:
+            print(plan(job, options), flush=True)
+        if options.dry_run:
+            return 0
+        code = execute_all([job for job in jobs if not finished(job, options.seeds)], options.jobs)
+        write_table(options.out)
+    return code
 
 
 def parser() -> Parser:
@@ -75,27 +82,28 @@ def make_job(row: str, algo: str, options: argparse.Namespace) -> Job:
     env = envs.make(name, subtasks=subtasks)
     made = mj.make(algo, env, mj.preset(algo, env, size=options.size))
     rounds = -(-made.config.run.steps // made.steps_per_round)
-    folder = options.out / f"{row}-{algo}-{options.size}"
-    arguments = ["--env", name, *(["--subtasks", number] if subtasks else []), "--algo", algo, "--size", options.size]
-    arguments += ["--seeds", str(options.seeds), "--logdir", str(folder)]
-    return Job(row, algo, folder, arguments, rounds * made.updates_per_round)
+    folder = options.out / f"{env.name}-{algo}-{options.size}"
+    arguments = ["--env", name, "--algo", algo, "--size", options.size, "--seeds", str(options.seeds)]
+    arguments += [*(["--subtasks", number] if subtasks else []), "--logdir", str(folder)]
+    return Job(env.name, algo, folder, arguments, rounds * made.updates_per_round)
 
 
 def finished(job: Job, seeds: int) -> bool:
     """Whether the folder holds the result of a run of so many seeds; run.py refuses one of another configuration."""
-    description = job.folder / "config.json"
-    if not (job.folder / "eval.json").exists() or not description.exists():
-        return False
-    return json.loads(description.read_text())["options"]["seeds"] == seeds
+    from mamba_jax.run_folder import RunFolder
+
+    folder = RunFolder(job.folder)
+    return folder.evaluation.exists() and folder.read_config()["options"]["seeds"] == seeds
 
 
 def plan(job: Job, options: argparse.Namespace) -> str:
     """What will be done for a run, and how long it may take."""
     from mamba_jax.log import read_metrics
+    from mamba_jax.run_folder import RunFolder
 
     if finished(job, options.seeds):
         return f"{job.folder}: done"
-    records = read_metrics(job.folder / "metrics.jsonl") if (job.folder / "config.json").exists() else []
+    records = read_metrics(RunFolder(job.folder).metrics)
     done = records[-1]["updates"] if records else 0
     pace = seconds_per_update(job, options) if len(records) < 2 else records[-1]["seconds"] / max(1, done)
     left = f"about {(job.updates - done) * pace / 60:.0f} min" if pace else "nobody measured how long"
@@ -109,20 +117,34 @@ def seconds_per_update(job: Job, options: argparse.Namespace) -> float | None:
 
     for entry in read_entries(options.out):
         if (entry.row, entry.algo, entry.size) == (job.row, job.algo, options.size):
-            updates = json.loads((entry.path / "eval.json").read_text())["updates"]
-            return entry.seconds / updates / len(entry.scores) * options.seeds
+            return entry.seconds / entry.updates / len(entry.scores) * options.seeds
     return None
 
 
-def execute(job: Job, quiet: bool) -> int:
-    """Trains in a process of its own, which resumes by itself; returns its exit code."""
-    command = [sys.executable, str(SCRIPT), *job.arguments]
-    if not quiet:
-        return subprocess.run(command).returncode
+def execute_all(jobs: list[Job], side_by_side: int) -> int:
+    """Trains all jobs; returns 0, 1 if one failed, or 128 + the signal that stopped them."""
+    from mamba_jax.signals import StopRequest
+
+    with StopRequest() as stop, ThreadPoolExecutor(side_by_side) as pool:
+        codes = list(pool.map(lambda job: execute(job, side_by_side > 1, stop), jobs))
+    return 128 + stop.number if stop.number else int(any(codes))
+
+
+def execute(job: Job, quiet: bool, stop: StopRequest) -> int:
+    """Trains in a process of its own, which resumes by itself; returns its exit code. Starts nothing after a signal."""
+    if stop.number:
+        return 128 + stop.number
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with job.folder.with_suffix(".log").open("a") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-    print(f"{job.folder}: {'finished' if code == 0 else f'ended with exit code {code}'}, see {log.name}", flush=True)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(Path(f"{job.folder}.log").open("a")) if quiet else None
+        process = subprocess.Popen([sys.executable, str(SCRIPT), *job.arguments], stdout=log, stderr=log)
+        while process.poll() is None and not stop.number:
+            time.sleep(0.2)
+        if stop.number:
+            process.terminate()  # Ctrl-C reaches it by itself, but other signals only this process
+        code = process.wait()
+    said = "finished" if code == 0 else f"ended with exit code {code}"
+    print(f"{job.folder}: {said}" + (f", see {log.name}" if log else ""), flush=True)
     return code
 
 

@@ -24,8 +24,9 @@ class WorldModelConfig:
     around the GRU. input_layers, output_layers: their number before and behind it.
     encoder_layers, decoder_layers, encoder_units: MLPs of encoder and decoders. cnn_depth: channels of the first
     convolution. head_layers, head_units: reward and continuation heads. unimix: uniform share of every categorical.
-    free_nats, dynamics_scale, representation_scale: balanced KL (DreamerV3, equation 5). dynamics_free_nats: free nats
-    of its dynamics term, which trains the prior; 0 trains it however close it is.
+    free_nats, dynamics_free_nats: least values of the representation and the dynamics term of the balanced KL
+    (DreamerV3, equation 5), one value as published; below them a term trains nothing. dynamics_scale,
+    representation_scale: weights of the two terms.
     window: odd width of the local reconstruction window, 0 for none. pairing: which feature meets which window,
     "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
     subsample: hidden states per sequence that the heads see, 0 for all.

@@ -66,16 +66,22 @@ def draw(curves: Iterable[Curve], path: Path) -> None:
     Dashed lines are the paper's figures for the algorithms shown, the dotted line the ceiling.
     """
     groups = grouped(curves)
-    columns = min(len(groups), 3)
-    rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(6 * columns, 4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (task, by_label) in zip(panels, groups.items(), strict=False):
+    figure, panels = grid(len(groups), columns=3, size=(6, 4))
+    for panel, (task, by_label) in zip(panels, groups.items(), strict=True):
         draw_panel(panel, task, by_label)
-    for panel in list(figure.axes)[len(groups) :]:
-        panel.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def grid(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each of `size` (width, height) in inches, in rows of at most `columns`."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels[:count]
 
 
 def draw_panel(panel: Axes, task: tuple[str, int | None, int, int], by_label: dict[str, Curve]) -> None:

@@ -22,9 +22,11 @@ Record = dict[str, Any]
 class Logger(Protocol):
     """Takes records until it is closed."""
 
-    def write(self, record: Record) -> None: ...
+    def write(self, record: Record) -> None:
+        """Takes the record of one round."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Takes no more."""
 
 
 def summarise(prefix: str, metrics: dict[str, Any]) -> Record:

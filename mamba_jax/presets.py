@@ -104,7 +104,7 @@ def without_modifications(config: MambaConfig, env: MetaEnvironment) -> MambaCon
     """DreamerV3's sequences: random cuts of 64 rows, every head on every row, imagination from every row.
 
     Leaves out what MAMBA adds: context from the start of the meta-episode, local reconstruction, horizon schedule and
-    subsampling. Reward and time stay in the observation (shared protocol of the paper's Dreamer baselines).
+    subsampling. Reward and time stay in the observation.
     """
     return replace(
         config,
@@ -121,14 +121,14 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     Paper: size S, 512 replayed rows for every environment step. Smaller sizes keep their networks and their updates.
     """
     gradient = config.actor_critic.gradient
-    behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=min(15, env.num_steps))
+    behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=15)
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
         return replace(config, actor_critic=behaviour, optimizer=OptimizerConfig())
     rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)
     return replace(
         config,
-        world_model=replace(WorldModelConfig(), stoch=32, classes=32, hidden=512, encoder_units=512, head_units=512),
+        world_model=replace(WorldModelConfig(), stoch=32, classes=32, hidden=512, head_units=512),
         actor_critic=replace(behaviour, units=512),
         optimizer=OptimizerConfig(),
         data=replace(config.data, train_ratio=512 / rows_per_update * env.sub_episodes),

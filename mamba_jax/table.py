@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import stats
 
+from mamba_jax.curves import grid
 from mamba_jax.reference import ALGORITHMS, Reference, reference
 from mamba_jax.run_folder import RunFolder
 
@@ -21,7 +21,7 @@ RESAMPLES = 10_000
 
 class Entry(NamedTuple):
     """A finished run. row: environment and sub-tasks as in "rooms-3". scores: (seeds,) mean return over fresh tasks.
-    by_sub_episode: means over seeds. steps: environment steps of a seed. seconds: of running, all seeds together.
+    by_sub_episode: means over seeds. steps, updates: of one seed. seconds: of running, all seeds together.
     hardware: in words."""
 
     row: str
@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     scores: np.ndarray
     by_sub_episode: tuple[float, ...]
     steps: int
+    updates: int
     seconds: float
     hardware: str
     known: Reference
@@ -67,6 +68,7 @@ def read_entry(folder: RunFolder) -> Entry:
         scores=np.array([seed["return_mean"] for seed in result["best"].get("seeds", [result["best"]])]),
         by_sub_episode=tuple(result["return_per_sub_episode"]),
         steps=result["env_steps"],
+        updates=result["updates"],
         seconds=result["seconds"],
         hardware=hardware(description["hardware"]),
         known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
@@ -125,9 +127,8 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
 def draw(entries: Sequence[Entry], path: Path) -> None:
     """Draws a panel per environment: our runs with their seeds, the paper's figure dashed, the ceiling dotted."""
     rows = sorted({entry.row for entry in entries})
-    figure = Figure(figsize=(3.2 * min(len(rows), 4), 3.4 * -(-len(rows) // 4)), layout="constrained")
-    panels = list(figure.subplots(-(-len(rows) // 4), min(len(rows), 4), squeeze=False).flat)
-    for panel, row in zip(panels, rows, strict=False):
+    figure, panels = grid(len(rows), columns=4, size=(3.2, 3.4))
+    for panel, row in zip(panels, rows, strict=True):
         own = [entry for entry in entries if entry.row == row]
         for index, entry in enumerate(own):
             interval = interquartile_mean(entry.scores)
@@ -141,8 +142,6 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
             panel.axhline(own[0].known.ceiling, color="black", linestyle=":", linewidth=1)
         panel.set_xticks(range(len(own)), [f"{entry.algo}\n{entry.size}" for entry in own], fontsize="small")
         panel.set_title(row)
-    for panel in panels[len(rows) :]:
-        panel.set_axis_off()
     panels[0].set_ylabel("return (dashed: paper, dotted: ceiling)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -44,9 +44,15 @@ class MetaEnvironment(Protocol):
     observation_space: dict[str, Any]
     action_space: Any
 
-    def reset_lanes(self, key: jax.Array, num_lanes: int, *, fresh: bool = False) -> tuple[Any, TimeStep]: ...
+    def reset_lanes(self, key: jax.Array, num_lanes: int, *, fresh: bool = False) -> tuple[Any, TimeStep]:
+        """States and first rows of `num_lanes` new meta-episodes, leaves (num_lanes, ...); `fresh` draws tasks from the
+        whole distribution even where training knows only some."""
+        ...
 
-    def step_lanes(self, key: jax.Array, states: Any, actions: jax.Array) -> tuple[Any, TimeStep]: ...
+    def step_lanes(self, key: jax.Array, states: Any, actions: jax.Array) -> tuple[Any, TimeStep]:
+        """One step of every lane: actions (lanes, A) float32 or (lanes,) int32 -> states and rows. After a row with
+        `is_last` the action is ignored and the lane begins a new meta-episode."""
+        ...
 
 
 class Algorithm(NamedTuple):

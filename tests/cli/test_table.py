@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,18 @@ def test_impossible_requests_end_with_one_sentence(folder, words):
     result = reproduce(folder, *words)
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_signal_stops_the_run_and_starts_no_other(folder):
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+    words = ["--rows", "rooms-2", "rooms-3", "--algos", "rl2", "--size", "debug", "--out", "stopped"]
+    command = [sys.executable, str(SCRIPT), *words]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 600
+    while not (folder / "stopped" / "rooms-2-rl2-debug" / "config.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not (folder / "stopped" / "rooms-3-rl2-debug").exists()
