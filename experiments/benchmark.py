@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime import set_environment
+from runtime import set_environment, usable_cpus
 
 RELEASE_STEPS_PER_SECOND = {"halfcircle": 41_800, "rooms-3": 17_000, "escape-room": 9_900, "reacher-1": 9_200}
 RELEASE_SECONDS_PER_UPDATE = {"halfcircle": 6.1, "rooms-3": 3.0}
@@ -59,7 +59,7 @@ def hardware() -> dict[str, Any]:
     import jax
 
     device = jax.devices()[0]
-    return {"device": device.device_kind, "cpus": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
+    return {"device": device.device_kind, "cpus": usable_cpus(), "machine": platform.machine(), "jax": jax.__version__}
 
 
 def slowest(function: Callable[..., Any], *arguments: Any, repeats: int = 3) -> tuple[float, float]:

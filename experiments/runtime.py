@@ -33,12 +33,17 @@ def set_environment(arguments: Sequence[str] = ()) -> None:
     Makes the packages of this checkout importable too where they are not installed.
     """
     sys.path.append(str(Path(__file__).resolve().parent.parent))
-    if (os.cpu_count() or 1) < FEW_CPUS and uses_mjx(arguments):
+    if usable_cpus() < FEW_CPUS and uses_mjx(arguments):
         # With as few threads as CPUs, programs of MJX's humanoid wait for themselves in XLA's thread pool for ever;
         # everything else is faster with no more threads than CPUs.
         os.environ.setdefault("NPROC", str(FEW_CPUS))
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on, which a batch system or `taskset` can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def uses_mjx(arguments: Sequence[str]) -> bool:

@@ -169,13 +169,15 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Git commit of the source that runs, with "+changes" if it was edited; None outside a checkout."""
+    """Git commit of the source that runs, with "+changes" if that was edited; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
         head = git(root, "rev-parse", "HEAD")
-        return head + ("+changes" if git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        source = ("mamba_jax", "envs", "experiments", "constraints.txt")
+        edited = git(root, "status", "--porcelain", "--untracked-files=no", "--", *source)
+        return head + ("+changes" if edited else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -187,12 +189,13 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Backend, devices and host."""
+    """Backend, devices and host; of its CPUs those that this process may run on."""
     devices = jax.devices()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "backend": devices[0].platform,
         "devices": [device.device_kind for device in devices],
-        "cpus": os.cpu_count(),
+        "cpus": cpus,
         "machine": platform.machine(),
         "system": sys.platform,
     }

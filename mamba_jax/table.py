@@ -86,7 +86,8 @@ def read_entries(root: Path) -> list[Entry]:
 def hardware(description: dict[str, Any]) -> str:
     """{"backend": "cpu", "cpus": 2, ...} -> "2 CPU cores"."""
     if description["backend"] == "cpu":
-        return f"{description['cpus']} CPU cores"
+        cpus = description["cpus"]
+        return f"{cpus} CPU core{'s' if cpus > 1 else ''}"
     devices = description["devices"]
     return f"{len(devices)} x {devices[0]}" if len(devices) > 1 else devices[0]
 
