@@ -10,7 +10,7 @@ from mamba_jax.nn import policy
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.policy import ActionSpec, Actor
 from mamba_jax.ops import returns, twohot
-from mamba_jax.world_model import Latent, WorldModel, imagine_step
+from mamba_jax.world_model import Latent, WorldModel, imagine_step, take_rows
 
 
 class ActorCritic(NamedTuple):
@@ -65,17 +65,44 @@ def make_noise(model: WorldModel, behaviour: ActorCritic, key: jax.Array, starts
     )
 
 
-def imagine(model: WorldModel, behaviour: ActorCritic, params: dict, actor, start: Latent, noise: Noise) -> Imagined:
+class Start(NamedTuple):
+    """Where imagination starts. latent: N states. projected: (N, 3 D), `RSSM.project_deter` of them."""
+
+    latent: Latent
+    projected: jax.Array
+
+
+def make_start(model: WorldModel, params: dict, latent: Latent, index: jax.Array | None) -> Start:
+    """Rows index (n, B) of states (T, B, ...), None for all, as starts of imagination, without gradient.
+
+    Where the same state starts several rollouts its part of the GRU, the dearest product of all, is computed once.
+    """
+
+    def with_projection(latent: Latent) -> Start:
+        return Start(latent, model.rssm.apply(params["rssm"], latent.deter, method="project_deter"))
+
+    if index is None:
+        start = with_projection(latent)
+    elif len(index) > len(latent.deter):
+        start = take_rows(with_projection(latent), index)
+    else:
+        start = with_projection(take_rows(latent, index))
+    return jax.lax.stop_gradient(jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), start))
+
+
+def imagine(model: WorldModel, behaviour: ActorCritic, params: dict, actor, start: Start, noise: Noise) -> Imagined:
     """Rolls the actor out in the prior from N detached states. The actor sees features without gradient."""
 
-    def step(latent, noise):
+    def step(latent, noise, projected=None):
         distribution = behaviour.actor.apply(actor, jax.lax.stop_gradient(latent.features))
         action = policy.sample_action(behaviour.spec, distribution, noise.action)
-        following = imagine_step(model, params, latent, action, noise.latent)
+        following = imagine_step(model, params, latent, action, noise.latent, projected)
         return following, (following.features, action, distribution)
 
-    _, (features, action, distribution) = jax.lax.scan(step, start, noise)
-    return Imagined(jnp.concatenate([start.features[None], features]), action, distribution)
+    second, first_row = step(start.latent, jax.tree.map(lambda x: x[0], noise), start.projected)
+    _, rows = jax.lax.scan(step, second, jax.tree.map(lambda x: x[1:], noise))
+    features, action, distribution = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first_row, rows)
+    return Imagined(jnp.concatenate([start.latent.features[None], features]), action, distribution)
 
 
 def compute_targets(model: WorldModel, behaviour: ActorCritic, params: dict, critic, imagined: Imagined) -> Targets:
@@ -131,7 +158,7 @@ def actor_loss(
 
 
 def behaviour_loss(
-    model: WorldModel, behaviour: ActorCritic, params: dict, actor, critic, start: Latent, noise: Noise, value_range
+    model: WorldModel, behaviour: ActorCritic, params: dict, actor, critic, start: Start, noise: Noise, value_range
 ) -> tuple[jax.Array, tuple[Imagined, Targets, jax.Array, dict[str, jax.Array]]]:
     """Actor loss as a function of the actor's parameters, with the updated range of returns (2,) that scaled it."""
     imagined = imagine(model, behaviour, params, actor, start, noise)

@@ -1,8 +1,7 @@
-"""The horizon schedule, and scans over time: one whose cost follows the horizon, one with a cheap backward pass."""
+"""The horizon schedule, and the scan over time whose cost follows it."""
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -37,71 +36,77 @@ def is_constant(config: HorizonConfig, num_steps: int) -> bool:
     return config.initial in (0, num_steps) or not config.growth_steps
 
 
-def chunked_scan(
-    body: Callable[[Any, Any, jax.Array], tuple[Any, Any]], carry: Any, xs: Any, horizon: jax.Array | None
-) -> tuple[Any, Any]:
-    """Scans `body(carry, chunk, start) -> (carry, ys)` over chunks of the leading time axis of xs.
+Body = Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
+"""(params, carry, chunk, start) -> (carry, ys), for a chunk of C steps, leaves (C, ...), that begins at `start`."""
 
-    A chunk of C steps has leaves (C, ...) and begins at time `start`. Chunks wholly beyond `horizon` are skipped and
-    yield zeros, so cost follows the horizon; None runs them all. Results have leaves (T, ...) again; what lies beyond
-    the horizon is for the caller to mask. Where T is no multiple of C the last chunk is padded with repeats.
+
+def chunked_scan(body: Body, params: Any, carry: Any, xs: Any, horizon: jax.Array | None) -> tuple[Any, Any]:
+    """Scans `body` over chunks of the leading time axis of xs.
+
+    Chunks wholly beyond `horizon`, () int32, are left out and yield zeros, so cost follows the horizon; None takes them
+    all. Results have leaves (T, ...) again; what lies beyond the horizon is for the caller to mask. Where T is no
+    multiple of C the last chunk is padded with repeats. Gradients reach params and carry; xs are data.
     """
     total = jax.tree.leaves(xs)[0].shape[0]
     count = math.ceil(total / CHUNK)
     size = math.ceil(total / count)
     index = jnp.minimum(jnp.arange(count * size), total - 1).reshape(count, size)
     chunks = jax.tree.map(lambda x: x[index] if count * size != total else x.reshape(count, size, *x.shape[1:]), xs)
-
-    def outer(carry, inputs):
-        chunk, start = inputs
-        if horizon is None:
-            return body(carry, chunk, start)
-        shapes = jax.eval_shape(body, carry, chunk, start)[1]
-        skipped = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.lax.cond(start < horizon, lambda: body(carry, chunk, start), lambda: (carry, skipped))
-
-    # Without remat every chunk, skipped or not, stores as much as a whole one for the backward pass.
-    outer = outer if horizon is None else jax.checkpoint(outer, prevent_cse=False)
-    carry, ys = jax.lax.scan(outer, carry, (chunks, jnp.arange(count) * size))
+    starts = jnp.arange(count) * size
+    if horizon is None:
+        carry, ys = jax.lax.scan(lambda carry, x: body(params, carry, *x), carry, (chunks, starts))
+    else:
+        carry, ys = leading_scan(body, params, carry, (chunks, starts), jnp.minimum(-(-horizon // size), count))
     return carry, jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:])[:total], ys)
 
 
-def deferred_scan(
-    step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, carry: Any, xs: Any
-) -> tuple[Any, Any]:
-    """`jax.lax.scan` of `step(params, carry, x)` whose gradient of the parameters is taken for all steps at once.
+def leading_scan(body: Body, params: Any, carry: Any, xs: tuple[Any, Any], number: jax.Array) -> tuple[Any, Any]:
+    """`jax.lax.scan` over the first `number`, () int32, elements of xs; results are zeros for the others.
 
-    Plain reverse mode adds a full-size weight gradient at every step, which costs more than the rest of the backward
-    pass where the batch is small. Here the reverse scan carries only the gradient of the carry; weights get theirs
-    from one call of the step batched over time. `step` must depend on traced values through its arguments alone, and
-    every leaf of carry and xs must be floating.
+    Both directions are loops of `number` rounds. Only the carries are kept for the backward pass, which runs every
+    `body` again: what is not run then costs neither time nor memory.
     """
 
     @jax.custom_vjp
-    def run(params, carry, xs):
-        return jax.lax.scan(partial(step, params), carry, xs)
+    def run(params, carry, xs, number):
+        return forward(params, carry, xs, number)[0]
 
-    def forward(params, carry, xs):
-        def body(carry, x):
-            following, y = step(params, carry, x)
-            return following, (carry, y)
+    def forward(params, carry, xs, number):
+        shapes = jax.eval_shape(lambda *x: body(*x), params, carry, *take(xs, 0))
+        length = len(jax.tree.leaves(xs)[0])
+        empty = jax.tree.map(lambda s: jnp.zeros((length, *s.shape), s.dtype), shapes)
 
-        last, (carries, ys) = jax.lax.scan(body, carry, xs)
-        return (last, ys), (params, carries, xs)
+        def step(i, loop):
+            carry, kept = loop
+            following, y = body(params, carry, *take(xs, i))
+            return following, put(kept, (carry, y), i)
+
+        last, (carries, ys) = jax.lax.fori_loop(0, number, step, (carry, empty))
+        return (last, ys), (params, carries, xs, number)
 
     def backward(residuals, cotangents):
-        params, carries, xs = residuals
+        params, carries, xs, number = residuals
         d_last, d_ys = cotangents
 
-        def body(d_following, inputs):
-            carry, x, d_y = inputs
-            d_carry, d_x = jax.vjp(partial(step, params), carry, x)[1]((d_following, d_y))
-            return d_carry, (d_following, d_x)
+        def step(done, loop):
+            d_params, d_following = loop
+            i = number - 1 - done
+            pull = jax.vjp(lambda params, carry: body(params, carry, *take(xs, i)), params, take(carries, i))[1]
+            d_own, d_carry = pull((d_following, take(d_ys, i)))
+            return jax.tree.map(jnp.add, d_params, d_own), d_carry
 
-        d_carry, (d_followings, d_xs) = jax.lax.scan(body, d_last, (carries, xs, d_ys), reverse=True)
-        batched = jax.vmap(step, (None, 0, 0))
-        (d_params,) = jax.vjp(lambda params: batched(params, carries, xs), params)[1]((d_followings, d_ys))
-        return d_params, d_carry, d_xs
+        start = (jax.tree.map(jnp.zeros_like, params), d_last)
+        return *jax.lax.fori_loop(0, number, step, start), None, None
 
     run.defvjp(forward, backward)
-    return run(params, carry, xs)
+    return run(params, carry, xs, number)
+
+
+def take(tree: Any, i: jax.Array | int) -> Any:
+    """Element i of the leading axis of every leaf."""
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def put(tree: Any, values: Any, i: jax.Array) -> Any:
+    """The tree with `values` as element i of the leading axis."""
+    return jax.tree.map(lambda x, value: x.at[i].set(value), tree, values)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from mamba_jax.config import WorldModelConfig
-from mamba_jax.horizon import chunked_scan, deferred_scan
+from mamba_jax.horizon import chunked_scan
 from mamba_jax.nn.blocks import Head
+from mamba_jax.nn.deferred import deferred_scan
 from mamba_jax.nn.observation import Decoder, Encoder, Shapes, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
@@ -121,10 +122,12 @@ def observe_step(
     return Latent(deter, flat(discrete.sample(log_probs, noise)))
 
 
-def imagine_step(model: WorldModel, params: dict, latent: Latent, action: jax.Array, noise: jax.Array) -> Latent:
-    """One step of the prior under actions (..., A); noise (..., S, K) Gumbel."""
+def imagine_step(
+    model: WorldModel, params: dict, latent: Latent, action: jax.Array, noise: jax.Array, projected=None
+) -> Latent:
+    """One step of the prior under actions (..., A); noise (..., S, K) Gumbel; projected: `project_deter`, if known."""
     rssm, p = model.rssm, params["rssm"]
-    deter = rssm.apply(p, *latent, rssm.apply(p, action, method="project_action"), method="advance")
+    deter = rssm.apply(p, *latent, rssm.apply(p, action, method="project_action"), projected, method="advance")
     return Latent(deter, flat(discrete.sample(rssm.apply(p, deter, method="prior"), noise)))
 
 
@@ -152,25 +155,25 @@ def observe(
     Only the recurrence runs step by step: encoder, action and embedding layers, prior and KL are batched over the steps
     of a chunk. Chunks beyond `horizon` are zeros.
     """
-    rssm, p = model.rssm, params["rssm"]
-    first = Latent(*rssm.apply(p, data.is_first.shape[1], method="initial"))
+    rssm = model.rssm
+    first = Latent(*rssm.apply(params["rssm"], data.is_first.shape[1], method="initial"))
 
-    def step(params, latent, inputs):
-        (p, first), (action, embed, is_first, noise) = params, inputs
+    def step(p, first, latent, inputs):
+        action, embed, is_first, noise = inputs
         deter, stoch = (jnp.where(is_first > 0, a, b) for a, b in zip(first, latent, strict=True))
         deter = rssm.apply(p, deter, stoch, action, method="advance")
         log_probs = rssm.apply(p, deter, embed, method="posterior")
         latent = Latent(deter, flat(discrete.sample(log_probs, noise)))
         return latent, (latent, log_probs)
 
-    def chunk(latent, inputs, start):
-        data, *given = inputs
+    def chunk(params, latent, inputs, start):
+        (encoder, p, first), (data, *given) = params, inputs
         noise = given[0] if given else chunk_noise(noise_or_key, start, data.action)
-        embed = model.encoder.apply(params["encoder"], data.observation)
+        embed = model.encoder.apply(encoder, data.observation)
         action = jnp.where(data.is_first[..., None], 0.0, data.action)
         projections = (rssm.apply(p, action, method="project_action"), rssm.apply(p, embed, method="project_embed"))
         is_first = data.is_first[..., None].astype(noise.dtype)
-        latent, (latents, posterior) = deferred_scan(step, (p, first), latent, (*projections, is_first, noise))
+        latent, (latents, posterior) = deferred_scan(step, p, first, latent, (*projections, is_first, noise))
         prior = rssm.apply(p, latents.deter, method="prior")
         kl = balanced_kl(posterior, prior)
         return latent, Filtered(latents, embed, *kl, posterior, prior)
@@ -180,7 +183,8 @@ def observe(
         return jax.random.gumbel(jax.random.fold_in(key, start), shape, first.deter.dtype)
 
     is_key = jnp.issubdtype(noise_or_key.dtype, jax.dtypes.prng_key)
-    return chunked_scan(chunk, first, (data,) if is_key else (data, noise_or_key), horizon)[1]
+    xs = (data,) if is_key else (data, noise_or_key)
+    return chunked_scan(chunk, (params["encoder"], params["rssm"], first), first, xs, horizon)[1]
 
 
 def balanced_kl(posterior: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -202,18 +206,19 @@ def kl_loss(config: WorldModelConfig, filtered: Filtered, mask: jax.Array) -> tu
     return loss, {"kl": masked_mean(filtered.kl_dynamics, mask), "kl_loss": loss}
 
 
-def head_losses(model: WorldModel, params: dict, features: jax.Array, targets: Sequences, prefix: str = "") -> dict:
-    """Negative log-likelihood (...) of every entry, the reward and the continuation, from features (..., F).
+def head_losses(model: WorldModel, params: dict, inputs: tuple, targets: Sequences, prefix: str = "") -> dict:
+    """Negative log-likelihood (...) of every entry, the reward and the continuation.
 
+    inputs: of the heads, (..., F) each; several count as their concatenation, and their leading axes broadcast.
     prefix "window_" takes the heads of the local reconstruction.
     """
-    decoded = getattr(model, prefix + "decoder").apply(params[prefix + "decoder"], features)
+    decoded = getattr(model, prefix + "decoder").apply(params[prefix + "decoder"], *inputs)
     losses = {
         f"{prefix}decoder_{key}": reconstruction_loss(decoded[key], targets.observation[key], shape)
         for key, shape in model.shapes.items()
     }
-    reward = getattr(model, prefix + "reward").apply(params[prefix + "reward"], features)
-    cont = getattr(model, prefix + "cont").apply(params[prefix + "cont"], features)[..., 0]
+    reward = getattr(model, prefix + "reward").apply(params[prefix + "reward"], *inputs)
+    cont = getattr(model, prefix + "cont").apply(params[prefix + "cont"], *inputs)[..., 0]
     losses[prefix + "reward"] = -twohot.two_hot_log_prob(reward, targets.observation["reward"])
     target = 1.0 - targets.is_terminal
     losses[prefix + "cont"] = -(target * jax.nn.log_sigmoid(cont) + (1 - target) * jax.nn.log_sigmoid(-cont))
@@ -221,36 +226,39 @@ def head_losses(model: WorldModel, params: dict, features: jax.Array, targets: S
 
 
 def take_rows(x, index: jax.Array):
-    """Rows index (n, B) of every leaf (T, B, ...) -> (n, B, ...)."""
-    return jax.tree.map(lambda leaf: leaf[index, jnp.arange(index.shape[1])[None]], x)
+    """Rows index (..., B) of every leaf (T, B, ...) -> (..., B, ...)."""
+    return jax.tree.map(lambda leaf: leaf[index, jnp.arange(index.shape[-1])], x)
 
 
 def window_rows(index: jax.Array, width: int, horizon: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rows of the local reconstruction around steps index (n, B).
 
     For offsets o in {-p..p}, p = (width - 1) / 2: the embedding at t + o helps to predict the row t + o + 1. Returns
-    the embeddings' rows, the targets' rows (both n * width, B; step-major, offset-minor; row 0 where there is none)
-    and the mask of those inside the sequence.
+    the embeddings' rows, the targets' rows (both (n, width, B); row 0 where there is none) and the mask of those inside
+    the sequence.
     """
     half = (width - 1) // 2
-    source = (index[:, None] + jnp.arange(-half, half + 1)[None, :, None]).reshape(-1, index.shape[1])
+    source = index[:, None] + jnp.arange(-half, half + 1)[None, :, None]
     inside = (source >= 0) & (source + 1 < horizon)
     return jnp.where((source >= 0) & (source < horizon), source, 0), jnp.where(inside, source + 1, 0), inside
 
 
 def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences, index, mask, horizon) -> dict:
-    """Local reconstruction: heads on [feature, embedding] predict the rows around each step (n W, B); 0 outside.
+    """Local reconstruction: heads on [feature, embedding] predict the rows around each step (n, W, B); 0 outside.
 
     Means divide by all rows, also those outside, as released.
     """
     width = model.config.window
     source, target, inside = window_rows(index, width, horizon)
-    aligned = model.config.pairing == "aligned"
-    steps = jnp.repeat(index, width, 0) if aligned else jnp.tile(index, (width, 1))
-    features = jnp.concatenate([take_rows(filtered.latent.features, steps), take_rows(filtered.embed, source)], -1)
-    losses = head_losses(model, params, features, take_rows(data, target), "window_")
-    rows = jnp.repeat(mask, width, 0)
-    return {name: jnp.sum(loss * inside * rows) / jnp.sum(rows) for name, loss in losses.items()}
+    if model.config.pairing == "aligned":
+        features = take_rows(filtered.latent, index).features[:, None]
+    else:
+        steps = jnp.tile(index, (width, 1)).reshape(source.shape)
+        features = take_rows(filtered.latent, steps).features
+    inputs = (features, take_rows(filtered.embed, source))
+    losses = head_losses(model, params, inputs, take_rows(data, target), "window_")
+    share = mask[:, None] / (width * jnp.sum(mask))
+    return {name: jnp.sum(loss * inside * share) for name, loss in losses.items()}
 
 
 def loss(
@@ -274,7 +282,8 @@ def loss(
     mask = inside if index is None else jnp.ones(index.shape, dtype)
     if index is None:
         index = jnp.broadcast_to(jnp.arange(total)[:, None], (total, batch))
-    losses = head_losses(model, params, take_rows(filtered.latent.features, index), take_rows(data, index))
+    features = take_rows(filtered.latent, index).features
+    losses = head_losses(model, params, (features,), take_rows(data, index))
     losses = {name: masked_mean(value, mask) for name, value in losses.items()}
     if model.config.window:
         losses |= window_losses(model, params, filtered, data, index, mask, length)

@@ -272,14 +272,12 @@ def update_model(
     return dataclasses.replace(learner, model=params, model_opt=opt_state), latent, metrics | {"grad_norm": norm}
 
 
-def draw_starts(agent: Agent, latent: wm.Latent, key: jax.Array, horizon: jax.Array | None) -> wm.Latent:
-    """Starts of imagination (starts * B, ...): of each sequence, drawn with replacement below the horizon, or all."""
+def draw_starts(agent: Agent, params: dict, latent: wm.Latent, key: jax.Array, horizon: jax.Array | None) -> ac.Start:
+    """Starts of imagination: `starts` of each sequence, drawn with replacement below the horizon, or all."""
     total, batch = latent.deter.shape[:2]
     starts = agent.config.actor_critic.starts
-    if starts:
-        index = jax.random.randint(key, (starts, batch), 0, total if horizon is None else horizon)
-        latent = wm.take_rows(latent, index)
-    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), latent)
+    index = jax.random.randint(key, (starts, batch), 0, total if horizon is None else horizon) if starts else None
+    return ac.make_start(agent.model, params, latent, index)
 
 
 def update_behaviour(
@@ -288,8 +286,8 @@ def update_behaviour(
     """One step of actor and critic, both on losses of their parameters before it, in the already updated model."""
     start_key, noise_key = jax.random.split(key)
     behaviour, config = agent.behaviour, agent.config.actor_critic
-    start = draw_starts(agent, latent, start_key, horizon)
-    noise = ac.make_noise(agent.model, behaviour, noise_key, len(start.deter))
+    start = draw_starts(agent, learner.model, latent, start_key, horizon)
+    noise = ac.make_noise(agent.model, behaviour, noise_key, len(start.projected))
     slow = optax.incremental_update(learner.critic, learner.slow_critic, config.slow_rate)
 
     def actor_objective(actor):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.nn.blocks import MLP, flatten_image, hidden_init, layer_norm, output_init
+from mamba_jax.nn.blocks import MLP, flatten_image, hidden_init, join, layer_norm, output_init
 from mamba_jax.ops import twohot
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -92,7 +92,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Feature (..., F) -> prediction of every entry: symlog of vectors (..., size), means of images (..., H, W, C)."""
+    """Feature (..., F) -> prediction of every entry: symlog of vectors (..., size), means of images (..., H, W, C).
+
+    Takes several inputs as `MLP` does.
+    """
 
     shapes: Shapes
     layers: int
@@ -100,13 +103,13 @@ class Decoder(nn.Module):
     depth: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
-        hidden = MLP(self.layers, self.units, name="mlp")(features)
+    def __call__(self, *parts: jax.Array) -> dict[str, jax.Array]:
+        hidden = MLP(self.layers, self.units, name="mlp")(*parts)
         predictions = {}
         for key in ordered_keys(self.shapes):
             shape = self.shapes[key]
             if is_image(shape):
-                predictions[key] = ConvDecoder(self.depth, shape, name=f"cnn_{key}")(features)
+                predictions[key] = ConvDecoder(self.depth, shape, name=f"cnn_{key}")(join(parts))
             else:
                 size = math.prod(shape)
                 predictions[key] = nn.Dense(size, kernel_init=output_init(1.0), name=f"out_{key}")(hidden)

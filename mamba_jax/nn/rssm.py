@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.nn.blocks import MLP, KernelBlock, hidden_init, layer_norm
+from mamba_jax.nn.blocks import MLP, KernelBlock, SplitDense, hidden_init, layer_norm
 from mamba_jax.ops import discrete
 
 
@@ -39,7 +39,7 @@ class RSSM(nn.Module):
         self.initial_deter = self.param("initial_deter", nn.initializers.zeros, (self.deter,))
         self.input_block = KernelBlock(self.stoch * self.classes, self.action_size, self.hidden)
         self.input_mlp = MLP(self.input_layers - 1, self.hidden)
-        self.gru_linear = nn.Dense(3 * self.deter, use_bias=False, kernel_init=hidden_init)
+        self.gru_linear = SplitDense(self.hidden, self.deter, 3 * self.deter)
         self.gru_norm = layer_norm("gru_norm")
         self.prior_mlp = MLP(self.output_layers, self.hidden)
         self.prior_out = nn.Dense(self.stoch * self.classes, kernel_init=hidden_init)
@@ -67,10 +67,17 @@ class RSSM(nn.Module):
         """Embeddings (..., E) -> their share of the posterior's layer (..., hidden)."""
         return self.posterior_block.project(embed)
 
-    def advance(self, deter: jax.Array, stoch: jax.Array, projected_action: jax.Array) -> jax.Array:
-        """h' = GRU(h, [z, a]): (B, D), (B, S K), (B, hidden) -> (B, D)."""
+    def project_deter(self, deter: jax.Array) -> jax.Array:
+        """h (..., D) -> its share of the GRU's gates before normalisation (..., 3 D)."""
+        return self.gru_linear.project(deter)
+
+    def advance(
+        self, deter: jax.Array, stoch: jax.Array, projected_action: jax.Array, projected_deter: jax.Array | None = None
+    ) -> jax.Array:
+        """h' = GRU(h, [z, a]): (B, D), (B, S K), (B, hidden) -> (B, D); `project_deter(deter)` may be given."""
         x = self.input_mlp(self.input_block(stoch, projected_action))
-        gates = self.gru_norm(self.gru_linear(jnp.concatenate([x, deter], -1)))
+        projected = self.project_deter(deter) if projected_deter is None else projected_deter
+        gates = self.gru_norm(self.gru_linear(x, projected))
         reset, candidate, update = jnp.split(gates, 3, -1)
         update = nn.sigmoid(update - 1)
         return update * jnp.tanh(nn.sigmoid(reset) * candidate) + (1 - update) * deter

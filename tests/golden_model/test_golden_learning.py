@@ -114,10 +114,11 @@ def test_golden_behaviour(golden, golden_file, tolerance):
     steps = behaviour.config.horizon - 1
     action = force(golden["in/action_index"], size) if is_discrete else jnp.asarray(golden["in/eps"], float)
     noise = ac.Noise(action[:steps], force(golden["in/imag_stoch_index"][1:], classes))
-    start = wm.Latent(
-        jnp.asarray(golden["in/start_deter"], float).reshape(-1, golden["in/start_deter"].shape[-1]),
-        wm.flat(jax.nn.one_hot(golden["in/start_stoch_index"].reshape(-1, stoch), classes, dtype=float)),
+    states = wm.Latent(
+        jnp.asarray(golden["in/start_deter"], float),
+        wm.flat(jax.nn.one_hot(golden["in/start_stoch_index"], classes, dtype=float)),
     )
+    start = ac.make_start(model, model_params, states, None)
     before = jnp.asarray(golden["in/ema_values_before"], float)
     slow = optax.incremental_update(critic, slow, behaviour.config.slow_rate)
 
