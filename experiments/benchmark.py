@@ -1,4 +1,4 @@
-"""Speed on this machine, one JSON object a line: `python experiments/benchmark.py [--only env update horizon compile]`.
+"""Speed on this machine, one JSON object a line: `python experiments/benchmark.py [--only env update ...]`.
 
 Compile time is told apart; of three repeats the slowest counts. Figures of the authors' release are those measured with
 one process on two CPU cores, so ratios hold on such a machine only.
@@ -26,7 +26,7 @@ ENVIRONMENTS = [
     ("reacher", 1),
     ("reacher", 4),
 ]
-PARTS = ("env", "update", "horizon", "train", "compile")
+PARTS = ("env", "update", "horizon", "train", "algorithm", "compile")
 
 
 def main() -> None:
@@ -37,21 +37,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that gets the same lines")
     options = parser.parse_args()
     set_environment()
-    lines = []
+    lines: list[str] = []
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Callable[[], Iterator[dict]]] = {
         "env": lambda: environments(options.lanes),
         "update": updates,
         "horizon": horizon,
         "train": train_steps,
+        "algorithm": algorithms,
         "compile": compile_times,
     }
     for part in options.only:
         for figures in parts[part]():
             lines.append(json.dumps({"part": part} | figures | hardware()))
             print(lines[-1], flush=True)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text("\n".join(lines) + "\n")
+            if options.out:
+                options.out.write_text("\n".join(lines) + "\n")
 
 
 def hardware() -> dict[str, Any]:
@@ -210,6 +212,28 @@ def train_steps() -> Iterator[dict]:
             "updates_per_round": count, "replay_mb": sum(x.nbytes for x in jax.tree.leaves(state.replay)) / 1e6,
             "state_mb": memory.argument_size_in_bytes / 1e6, "donated_mb": memory.alias_size_in_bytes / 1e6,
             "temporary_mb": memory.temp_size_in_bytes / 1e6,
+        })  # fmt: skip
+
+
+def algorithms() -> Iterator[dict]:
+    """Environment steps per second of whole training steps (collection and updates) of every algorithm, size small."""
+    import jax
+
+    import envs
+    import mamba_jax as mj
+
+    for name in mj.algorithms():
+        env = envs.make("halfcircle")
+        algo = mj.make(name, env, mj.preset(name, env, size="small"))
+        state = jax.jit(algo.init)(jax.random.key(0))
+        start = time.perf_counter()
+        step = jax.jit(algo.train_step).lower(state).compile()
+        compile_seconds = time.perf_counter() - start
+        seconds(step, state)
+        slowest_round = max(seconds(step, state) for _ in range(3))
+        yield rounded({
+            "env": "halfcircle", "algo": name, "size": "small", "compile_s": compile_seconds, "round_s": slowest_round,
+            "steps_per_s": round(algo.steps_per_round / slowest_round), "updates_per_round": algo.updates_per_round,
         })  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def results_table() -> str:
 
 
 def speed_table() -> str:
-    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release."""
+    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release, and those of algorithms."""
     lines = ["| what | ours | release, two CPU cores | ratio |", "|---|---|---|---|"]
     for line in (ROOT / "results" / "benchmark.jsonl").read_text().splitlines():
         figures = json.loads(line)
@@ -52,9 +52,14 @@ def speed_table() -> str:
         elif "release_s" in figures:
             what = f"{figures['env']}, one paper-size update ({figures['batch']} x {figures['rows']})"
             ours, theirs = f"{figures['update_s']:.2f} s", f"{figures['release_s']} s"
+        elif figures["part"] == "algorithm":
+            what = (
+                f"{figures['env']}, {figures['algo']}, size {figures['size']}: environment steps per second in training"
+            )
+            ours, theirs = f"{figures['steps_per_s']:,}", "not measured"
         else:
             continue
-        lines.append(f"| {what} | {ours} | {theirs} | {figures['ratio']} |")
+        lines.append(f"| {what} | {ours} | {theirs} | {figures.get('ratio', '-')} |")
     return "\n".join(lines) + "\n"
 
 
