@@ -82,10 +82,10 @@ def make_job(row: str, algo: str, options: argparse.Namespace) -> Job:
     env = envs.make(name, subtasks=subtasks)
     made = mj.make(algo, env, mj.preset(algo, env, size=options.size))
     rounds = -(-made.config.run.steps // made.steps_per_round)
-    folder = options.out / f"{env.name}-{algo}-{options.size}"
+    folder = options.out / f"{row}-{algo}-{options.size}"
     arguments = ["--env", name, "--algo", algo, "--size", options.size, "--seeds", str(options.seeds)]
     arguments += [*(["--subtasks", number] if subtasks else []), "--logdir", str(folder)]
-    return Job(env.name, algo, folder, arguments, rounds * made.updates_per_round)
+    return Job(row, algo, folder, arguments, rounds * made.updates_per_round)
 
 
 def finished(job: Job, seeds: int) -> bool:
