@@ -72,7 +72,7 @@ def leading_scan(body: Body, params: Any, carry: Any, xs: tuple[Any, Any], numbe
         return forward(params, carry, xs, number)[0]
 
     def forward(params, carry, xs, number):
-        shapes = jax.eval_shape(lambda *x: body(*x), params, carry, *take(xs, 0))
+        shapes = jax.eval_shape(body, params, carry, *take(xs, 0))
         length = len(jax.tree.leaves(xs)[0])
         empty = jax.tree.map(lambda s: jnp.zeros((length, *s.shape), s.dtype), shapes)
 

@@ -161,8 +161,8 @@ def fit(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:
 def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:
     """More lanes, smaller networks and fewer reconstructions, for two CPU cores.
 
-    Four times the lanes would leave the autoencoder a quarter of its updates for the same steps, and with few updates
-    its belief is what keeps returns low (docs/results.md): a round makes 20.
+    Four times the lanes would leave the autoencoder a quarter of its updates for the same steps, and on HalfCircle
+    more of them raised the return (docs/results.md): a round makes 20.
     """
     policy = {"layers": tuple(min(width, 64) for width in config.policy.layers[:2])}
     encoder = {"hidden": min(config.encoder.hidden, 64), "latent": min(config.encoder.latent, 64)}

@@ -209,7 +209,7 @@ def kl_loss(config: WorldModelConfig, filtered: Filtered, mask: jax.Array) -> tu
 def head_losses(model: WorldModel, params: dict, inputs: tuple, targets: Sequences, prefix: str = "") -> dict:
     """Negative log-likelihood (...) of every entry, the reward and the continuation.
 
-    inputs: of the heads, (..., F) each; several count as their concatenation, and their leading axes broadcast.
+    inputs: of the heads, (..., F) each; two count as their concatenation, and their leading axes broadcast.
     prefix "window_" takes the heads of the local reconstruction.
     """
     decoded = getattr(model, prefix + "decoder").apply(params[prefix + "decoder"], *inputs)

@@ -1,11 +1,9 @@
 """Layers shared by all networks: layer-normed SiLU stacks, initialised as released."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 hidden_init = nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal")
@@ -19,59 +17,6 @@ def output_init(scale: float) -> nn.initializers.Initializer:
 def layer_norm(name: str) -> nn.LayerNorm:
     """Layer normalisation over the last axis with eps 1e-3."""
     return nn.LayerNorm(epsilon=1e-3, use_fast_variance=False, name=name)
-
-
-class JointDense(nn.Module):
-    """Linear without bias over the concatenation of inputs that broadcast against each other, which is never formed:
-    what several rows share is multiplied once."""
-
-    units: int
-
-    @nn.compact
-    def __call__(self, *parts: jax.Array) -> jax.Array:
-        """(..., D_i) each -> (..., units)."""
-        sizes = [part.shape[-1] for part in parts]
-        kernel = self.param("kernel", hidden_init, (sum(sizes), self.units))
-        kernels = jnp.split(kernel, np.cumsum(sizes)[:-1])
-        return functools.reduce(jnp.add, [part @ rows for part, rows in zip(parts, kernels, strict=True)])
-
-
-class MLP(nn.Module):
-    """`layers` times linear without bias, layer norm, SiLU: (..., D) -> (..., units).
-
-    Several inputs count as their concatenation; their leading axes broadcast.
-    """
-
-    layers: int
-    units: int
-
-    @nn.compact
-    def __call__(self, *parts: jax.Array) -> jax.Array:
-        for i in range(self.layers):
-            name = f"linear_{i}"
-            if len(parts) == 1:
-                x = nn.Dense(self.units, use_bias=False, kernel_init=hidden_init, name=name)(*parts)
-            else:
-                x = JointDense(self.units, name=name)(*parts)
-            parts = (nn.silu(layer_norm(f"norm_{i}")(x)),)
-        return join(parts)
-
-
-class Head(nn.Module):
-    """An `MLP` and a linear output: (..., D) -> (..., size); `scale` 0 starts the output at zero.
-
-    Takes several inputs as `MLP` does.
-    """
-
-    layers: int
-    units: int
-    size: int
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, *parts: jax.Array) -> jax.Array:
-        x = MLP(self.layers, self.units, name="mlp")(*parts)
-        return nn.Dense(self.size, kernel_init=output_init(self.scale), name="out")(x)
 
 
 class SplitDense(nn.Module):
@@ -92,9 +37,13 @@ class SplitDense(nn.Module):
         """(..., second) -> (..., units), the second input's share of the result."""
         return second @ self.kernel[self.first :]
 
-    def __call__(self, first: jax.Array, projected: jax.Array) -> jax.Array:
-        """(..., first) and (..., units) -> (..., units)."""
+    def add_first(self, first: jax.Array, projected: jax.Array) -> jax.Array:
+        """(..., first) and (..., units), which broadcast -> (..., units), the layer's result."""
         return first @ self.kernel[: self.first] + projected
+
+    def __call__(self, first: jax.Array, projected: jax.Array) -> jax.Array:
+        """`add_first`."""
+        return self.add_first(first, projected)
 
 
 class KernelBlock(SplitDense):
@@ -106,7 +55,50 @@ class KernelBlock(SplitDense):
 
     def __call__(self, first: jax.Array, projected: jax.Array) -> jax.Array:
         """(..., first) and (..., units) -> (..., units)."""
-        return nn.silu(self.norm(first @ self.kernel[: self.first] + projected))
+        return nn.silu(self.norm(self.add_first(first, projected)))
+
+
+class MLP(nn.Module):
+    """`layers` times linear without bias, layer norm, SiLU: (..., D) -> (..., units).
+
+    Two inputs count as their concatenation, which is never formed: their leading axes broadcast, and what several rows
+    share is multiplied once.
+    """
+
+    layers: int
+    units: int
+
+    @nn.compact
+    def __call__(self, *parts: jax.Array) -> jax.Array:
+        """One input (..., D), or two -> (..., units)."""
+        for i in range(self.layers):
+            name = f"linear_{i}"
+            if len(parts) == 1:
+                x = nn.Dense(self.units, use_bias=False, kernel_init=hidden_init, name=name)(*parts)
+            else:
+                first, second = parts
+                dense = SplitDense(first.shape[-1], second.shape[-1], self.units, name=name)
+                x = dense(first, dense.project(second))
+            parts = (nn.silu(layer_norm(f"norm_{i}")(x)),)
+        return join(parts)
+
+
+class Head(nn.Module):
+    """An `MLP` and a linear output: (..., D) -> (..., size); `scale` 0 starts the output at zero.
+
+    Takes two inputs as `MLP` does.
+    """
+
+    layers: int
+    units: int
+    size: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, *parts: jax.Array) -> jax.Array:
+        """One input (..., D), or two -> (..., size)."""
+        x = MLP(self.layers, self.units, name="mlp")(*parts)
+        return nn.Dense(self.size, kernel_init=output_init(self.scale), name="out")(x)
 
 
 def join(parts: Sequence[jax.Array]) -> jax.Array:

@@ -16,7 +16,7 @@ Step = Callable[[dict, Any, Any, Any], tuple[Any, Any]]
 
 class Layer(NamedTuple):
     """One call of a linear layer within a step. kernel: where in the variables its kernel is. start: first row of the
-    kernel that is used. shape, dtype: of what it adds up to before bias and activation."""
+    kernel that is used. shape, dtype: of its output."""
 
     kernel: tuple[str, ...]
     start: int
@@ -83,7 +83,7 @@ def flat(x: jax.Array) -> jax.Array:
 
 def is_linear(context: nn.module.InterceptorContext) -> bool:
     """Whether an intercepted call multiplies by a kernel."""
-    methods = {nn.Dense: ("__call__",), SplitDense: ("__call__", "project")}
+    methods = {nn.Dense: ("__call__",), SplitDense: ("add_first", "project")}
     return any(isinstance(context.module, kind) and context.method_name in names for kind, names in methods.items())
 
 
@@ -99,13 +99,15 @@ def linear_layers(step: Step, *arguments: Any) -> list[Layer]:
         return out
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda *x: step(*x), *arguments)  # a new function, or a cached result would call no layers
+        jax.eval_shape(lambda *x: step(*x), *arguments)  # a new function: a cached result would call no layers
     return found
 
 
 def with_taps(step: Step, taps: list[jax.Array], *arguments: Any) -> tuple[tuple[Any, Any], list[jax.Array]]:
-    """The step with taps added to the outputs of its linear layers, before bias and activation: their gradients are
-    those of the outputs. Returns the layers' inputs too."""
+    """The step with taps added to the outputs of its linear layers: their gradients are those of the outputs.
+
+    Returns the layers' inputs too.
+    """
     seen: list[jax.Array] = []
     remaining = iter(taps)
 
@@ -113,9 +115,7 @@ def with_taps(step: Step, taps: list[jax.Array], *arguments: Any) -> tuple[tuple
         if not is_linear(context):
             return call(*args, **kwargs)
         seen.append(args[0])
-        if len(args) == 2:  # SplitDense, with what is to be added
-            return call(args[0], args[1] + next(remaining))
-        return call(args[0]) + next(remaining)
+        return call(*args, **kwargs) + next(remaining)
 
     with nn.intercept_methods(add):
         return step(*arguments), seen

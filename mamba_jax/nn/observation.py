@@ -94,7 +94,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Feature (..., F) -> prediction of every entry: symlog of vectors (..., size), means of images (..., H, W, C).
 
-    Takes several inputs as `MLP` does.
+    Takes two inputs as `MLP` does.
     """
 
     shapes: Shapes
