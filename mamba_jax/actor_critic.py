@@ -72,8 +72,28 @@ class Start(NamedTuple):
     projected: jax.Array
 
 
-def make_start(model: WorldModel, params: dict, latent: Latent, index: jax.Array | None) -> Start:
-    """Rows index (n, B) of states (T, B, ...), None for all, as starts of imagination, without gradient.
+def draw_starts(config: ActorCriticConfig, key: jax.Array, reward: jax.Array, horizon: jax.Array | int) -> tuple:
+    """Rows and sequences, (starts, B) each, where imagination starts, drawn with replacement below the horizon.
+
+    reward: (T, B). A share `rewarded_starts` is drawn from the whole batch in proportion to the number of rewards met
+    so far in a sequence, the rest evenly from each: where reward is rare, states that know of it are rarer still.
+    """
+    total, batch = reward.shape
+    even_key, key = jax.random.split(key)
+    rewarded = round(config.rewarded_starts * config.starts)
+    row = jax.random.randint(even_key, (config.starts - rewarded, batch), 0, horizon)
+    sequence = jnp.broadcast_to(jnp.arange(batch), row.shape)
+    if not rewarded:
+        return row, sequence
+    met = jnp.cumsum(reward > 0, 0) + 1e-3  # all alike where no reward was met
+    below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
+    drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
+    drawn = jnp.minimum(drawn, total * batch - 1)
+    return jnp.concatenate([row, drawn // batch]), jnp.concatenate([sequence, drawn % batch])
+
+
+def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple | None) -> Start:
+    """Rows and sequences of states (T, B, ...), each (n, B), None for all, as starts of imagination, without gradient.
 
     Where the same state starts several rollouts its part of the GRU, the dearest product of all, is computed once.
     """
@@ -83,10 +103,10 @@ def make_start(model: WorldModel, params: dict, latent: Latent, index: jax.Array
 
     if index is None:
         start = with_projection(latent)
-    elif len(index) > len(latent.deter):
-        start = take_rows(with_projection(latent), index)
+    elif len(index[0]) > len(latent.deter):
+        start = take_rows(with_projection(latent), *index)
     else:
-        start = with_projection(take_rows(latent, index))
+        start = with_projection(take_rows(latent, *index))
     return jax.lax.stop_gradient(jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), start))
 
 

@@ -26,7 +26,8 @@ class WorldModelConfig:
     convolution. head_layers, head_units: reward and continuation heads. unimix: uniform share of every categorical.
     free_nats, dynamics_free_nats: least values of the representation and the dynamics term of the balanced KL
     (DreamerV3, equation 5), one value as published; below them a term trains nothing. dynamics_scale,
-    representation_scale: weights of the two terms.
+    representation_scale: weights of the two terms. decoder_scale: weight of the observation's reconstruction, which is
+    1 / deviation^2 of the decoders' normal distribution; 1 as published.
     window: odd width of the local reconstruction window, 0 for none. pairing: which feature meets which window,
     "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
     subsample: hidden states per sequence that the heads see, 0 for all.
@@ -49,6 +50,7 @@ class WorldModelConfig:
     dynamics_free_nats: float = 1.0
     dynamics_scale: float = 0.5
     representation_scale: float = 0.1
+    decoder_scale: float = 1.0
     window: int = 3
     pairing: Literal["aligned", "released"] = "aligned"
     subsample: int = 64
@@ -59,6 +61,8 @@ class ActorCriticConfig:
     """Behaviour learning in imagination.
 
     horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
+    rewarded_starts: share of the starts that are drawn from the whole batch in proportion to the number of rewards met
+    so far; 0 as published.
     discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
     normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
     scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.
@@ -66,6 +70,7 @@ class ActorCriticConfig:
 
     horizon: int = 10
     starts: int = 512
+    rewarded_starts: float = 0.0
     discount: float = 0.997
     lambda_: float = 0.95
     entropy: float = 3e-4
@@ -157,6 +162,7 @@ class MambaConfig:
         model, behaviour, data = self.world_model, self.actor_critic, self.data
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
+        require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
         require(0 < behaviour.discount <= 1, "actor_critic.discount must lie in (0, 1].")
         require(0 <= behaviour.lambda_ <= 1, "actor_critic.lambda_ must lie in [0, 1].")
         require(0 <= model.unimix < 1, "world_model.unimix must lie in [0, 1).")
@@ -182,6 +188,7 @@ ZERO_ALLOWED = {
     "window",
     "subsample",
     "starts",
+    "rewarded_starts",
     "entropy",
     "unimix",
     "free_nats",

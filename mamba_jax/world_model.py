@@ -225,9 +225,10 @@ def head_losses(model: WorldModel, params: dict, inputs: tuple, targets: Sequenc
     return losses
 
 
-def take_rows(x, index: jax.Array):
-    """Rows index (..., B) of every leaf (T, B, ...) -> (..., B, ...)."""
-    return jax.tree.map(lambda leaf: leaf[index, jnp.arange(index.shape[-1])], x)
+def take_rows(x, index: jax.Array, sequence: jax.Array | None = None):
+    """Rows index (..., B) of every leaf (T, B, ...) -> (..., B, ...), of the sequences given or column by column."""
+    sequence = jnp.arange(index.shape[-1]) if sequence is None else sequence
+    return jax.tree.map(lambda leaf: leaf[index, sequence], x)
 
 
 def window_rows(index: jax.Array, width: int, horizon: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -272,7 +273,7 @@ def loss(
     """World-model loss of sequences cut at `horizon` (None: all T rows); equals that of sequences of that length.
 
     noise_or_key: as in `observe`. index: (n, B) rows below the horizon that the heads see, None for all.
-    Returns the sum of all terms, the posteriors, and every term as a metric.
+    Returns the sum of all terms, the posteriors, and every term (the decoders' without their scale) as a metric.
     """
     total, batch = data.is_first.shape
     filtered = observe(model, params, data, noise_or_key, horizon)
@@ -288,5 +289,6 @@ def loss(
     if model.config.window:
         losses |= window_losses(model, params, filtered, data, index, mask, length)
     kl, metrics = kl_loss(model.config, filtered, inside)
-    value = kl + sum(losses.values())
+    scale = model.config.decoder_scale
+    value = kl + sum(scale * term if "decoder_" in name else term for name, term in losses.items())
     return value, (filtered, metrics | {f"loss_{name}": term for name, term in losses.items()} | {"loss": value})

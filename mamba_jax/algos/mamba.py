@@ -246,7 +246,8 @@ def update(
     rows = sample(replay, sample_key, config.batch, length if length < agent.env.num_steps else None)
     data = to_sequences(agent, rows)
     learner, latent, model_metrics = update_model(agent, learner, data, model_key, horizon)
-    learner, behaviour_metrics = update_behaviour(agent, learner, latent, behaviour_key, horizon)
+    reward = data.observation["reward"]
+    learner, behaviour_metrics = update_behaviour(agent, learner, latent, reward, behaviour_key, horizon)
     metrics = {f"world_model/{name}": value for name, value in model_metrics.items()}
     metrics["world_model/batch_rewarded"] = jnp.mean(jnp.any(data.observation["reward"] > 0, 0), dtype=jnp.float32)
     return learner, metrics | {f"behaviour/{name}": value for name, value in behaviour_metrics.items()}
@@ -272,21 +273,18 @@ def update_model(
     return dataclasses.replace(learner, model=params, model_opt=opt_state), latent, metrics | {"grad_norm": norm}
 
 
-def draw_starts(agent: Agent, params: dict, latent: wm.Latent, key: jax.Array, horizon: jax.Array | None) -> ac.Start:
-    """Starts of imagination: `starts` of each sequence, drawn with replacement below the horizon, or all."""
-    total, batch = latent.deter.shape[:2]
-    starts = agent.config.actor_critic.starts
-    index = jax.random.randint(key, (starts, batch), 0, total if horizon is None else horizon) if starts else None
-    return ac.make_start(agent.model, params, latent, index)
-
-
 def update_behaviour(
-    agent: Agent, learner: Learner, latent: wm.Latent, key: jax.Array, horizon: jax.Array | None
+    agent: Agent, learner: Learner, latent: wm.Latent, reward: jax.Array, key: jax.Array, horizon: jax.Array | None
 ) -> tuple[Learner, Metrics]:
-    """One step of actor and critic, both on losses of their parameters before it, in the already updated model."""
+    """One step of actor and critic, both on losses of their parameters before it, in the already updated model.
+
+    latent: posteriors (T, B, ...) of sequences with these rewards (T, B).
+    """
     start_key, noise_key = jax.random.split(key)
     behaviour, config = agent.behaviour, agent.config.actor_critic
-    start = draw_starts(agent, learner.model, latent, start_key, horizon)
+    length = len(reward) if horizon is None else horizon
+    index = ac.draw_starts(config, start_key, reward, length) if config.starts else None
+    start = ac.make_start(agent.model, learner.model, latent, index)
     noise = ac.make_noise(agent.model, behaviour, noise_key, len(start.projected))
     slow = optax.incremental_update(learner.critic, learner.slow_critic, config.slow_rate)
 
