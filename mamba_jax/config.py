@@ -3,7 +3,12 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+Sections = dict[str, dict[str, Any]]
+"""Values of some fields of some sections of a configuration, by name."""
+
+Configuration = TypeVar("Configuration")
 
 
 class ConfigError(ValueError):
@@ -14,6 +19,13 @@ def require(condition: bool, message: str) -> None:
     """Raises ConfigError with `message` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def with_sections(config: Configuration, sections: Sections) -> Configuration:
+    """The configuration with other values in some of its sections; sections that it does not have are left out."""
+    own = {item.name for item in dataclasses.fields(config)} & set(sections)  # type: ignore[arg-type]
+    changes = {name: dataclasses.replace(getattr(config, name), **sections[name]) for name in own}
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

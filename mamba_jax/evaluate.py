@@ -27,7 +27,7 @@ def evaluate(algo: Algorithm, state: Any, key: jax.Array, num_tasks: int, *, max
 def sub_episode_returns(algo: Algorithm, state: Any, key: jax.Array, lanes: int) -> jax.Array:
     """Rewards of the first meta-episode of each lane summed by sub-episode, (lanes, N) float32."""
 
-    def outcome(env_states: Any, row: TimeStep) -> tuple[jax.Array, ...]:
+    def outcome(carry: Any, env_states: Any, row: TimeStep) -> tuple[jax.Array, ...]:
         return row.reward, row.sub_episode, row.is_last
 
     reward, sub_episode, is_last = play(algo, state, key, lanes, outcome)
@@ -40,12 +40,15 @@ def sub_episode_returns(algo: Algorithm, state: Any, key: jax.Array, lanes: int)
 def rollout(algo: Algorithm, state: Any, key: jax.Array) -> tuple[Any, TimeStep]:
     """One meta-episode in a fresh task: environment states and rows, leaves (N T, ...), the last ones after `is_last`
     belonging to the next meta-episode."""
-    steps = play(algo, state, key, 1, lambda env_states, row: (env_states, row))
+    steps = play(algo, state, key, 1, lambda carry, env_states, row: (env_states, row))
     return jax.tree.map(lambda x: x[:, 0], steps)
 
 
-def play(algo: Algorithm, state: Any, key: jax.Array, lanes: int, record: Callable[[Any, TimeStep], Any]) -> Any:
-    """Plays N T steps in `lanes` fresh tasks; stacks `record(env_states, row)` of every step: (N T, lanes, ...)."""
+def play(algo: Algorithm, state: Any, key: jax.Array, lanes: int, record: Callable[[Any, Any, TimeStep], Any]) -> Any:
+    """Plays N T steps in `lanes` fresh tasks; stacks `record(carry, env_states, row)` of every step: (N T, lanes, ...).
+
+    carry: the memory that chose the action; env_states, row: what the action led to.
+    """
     reset_key, scan_key = jax.random.split(key)
     env_states, first = algo.env.reset_lanes(reset_key, lanes, fresh=True)
 
@@ -54,7 +57,7 @@ def play(algo: Algorithm, state: Any, key: jax.Array, lanes: int, record: Callab
         act_key, env_key = jax.random.split(key)
         carry, action = algo.act(state, carry, row.observation, act_key, False)
         env_states, row = algo.env.step_lanes(env_key, env_states, action)
-        return (env_states, row, carry), record(env_states, row)
+        return (env_states, row, carry), record(carry, env_states, row)
 
     start = (env_states, first, algo.init_carry(state, lanes))
     return jax.lax.scan(step, start, jax.random.split(scan_key, algo.env.num_steps))[1]

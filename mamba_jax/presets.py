@@ -1,7 +1,6 @@
 """One table: algorithm x environment x size -> configuration."""
 
 from dataclasses import replace
-from typing import Any
 
 from mamba_jax.config import (
     ActorCriticConfig,
@@ -10,7 +9,9 @@ from mamba_jax.config import (
     MambaConfig,
     OptimizerConfig,
     RunConfig,
+    Sections,
     WorldModelConfig,
+    with_sections,
 )
 from mamba_jax.presets_baselines import CONFIGS, BaselineConfig, baseline_preset
 from mamba_jax.types import MetaEnvironment
@@ -21,7 +22,7 @@ SIZES = ("paper", "small", "debug")
 # Sections hold what differs from the defaults of `MambaConfig`.
 DEEP = {"encoder_layers": 4, "decoder_layers": 4}
 FAST_RATES = {"model_rate": 2e-4, "actor_rate": 6e-5, "critic_rate": 6e-5}
-PAPER: dict[str, dict[str, dict[str, Any]]] = {
+PAPER: dict[str, Sections] = {
     "halfcircle": {
         "world_model": DEEP,
         "actor_critic": {"horizon": 2},
@@ -58,6 +59,17 @@ DREAMER_CUT = 64
 SMALL_ROUNDS, SMALL_UPDATES, SMALL_GROWTH_ROUNDS = 300, 16, 60
 """Size small: rounds of a run, updates in each, and rounds until the horizon is the whole meta-episode."""
 
+# What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
+SMALL: dict[str, Sections] = {
+    "rooms": {
+        "world_model": {"stoch": 1, "classes": 64, "dynamics_free_nats": 0.0, "decoder_scale": 10.0},
+        "actor_critic": {
+            "horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "entropy": 3e-3, "slow_rate": 0.1,
+        },
+        "optimizer": {"model_rate": 1e-3, "model_clip": 20.0, "critic_rate": 1e-3},
+    },
+}  # fmt: skip
+
 DEBUG_MODEL = WorldModelConfig(
     deter=16, stoch=4, classes=4, hidden=16, encoder_layers=1, decoder_layers=1, encoder_units=16, cnn_depth=2,
     head_units=16, subsample=8,
@@ -93,9 +105,7 @@ def paper_config(env: MetaEnvironment) -> MambaConfig:
     if row is None:
         discrete = hasattr(env.action_space, "n")
         row = {"actor_critic": {"gradient": "reinforce"}} if discrete else {}
-    config = MambaConfig()
-    for section, values in row.items():
-        config = replace(config, **{section: replace(getattr(config, section), **values)})
+    config = with_sections(MambaConfig(), row)
     initial = min(config.horizon.initial, env.num_steps)
     return replace(config, horizon=replace(config.horizon, initial=initial))
 
@@ -148,7 +158,7 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """
     lanes = 4 if base_name(env) == "humanoid-dir" else 64
     rows = lanes * env.num_steps
-    return replace(
+    config = replace(
         config,
         world_model=replace(
             config.world_model, deter=128, stoch=8, classes=8, hidden=64, encoder_layers=2, decoder_layers=2,
@@ -165,6 +175,7 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
         ),
         run=replace(config.run, steps=SMALL_ROUNDS * rows, eval_every=16 * lanes, eval_tasks=100),
     )  # fmt: skip
+    return with_sections(config, SMALL.get(base_name(env), {}))
 
 
 def debug_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:

@@ -15,14 +15,12 @@ A round is one meta-episode in each of 16 lanes; the releases collect between tw
 Sections hold what differs from the defaults of the configuration's classes.
 """
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
-from mamba_jax.config import ConfigError, RunConfig
+from mamba_jax.config import ConfigError, RunConfig, Sections, with_sections
 from mamba_jax.config_baselines import HyperXConfig, RL2Config, VaribadConfig
 from mamba_jax.types import MetaEnvironment
 
-Sections = dict[str, dict[str, Any]]
 BaselineConfig = RL2Config | VaribadConfig | HyperXConfig
 
 CONFIGS: dict[str, type] = {"rl2": RL2Config, "varibad": VaribadConfig, "hyperx": HyperXConfig}
@@ -138,12 +136,6 @@ def paper_sections(algorithm: str, env: MetaEnvironment) -> Sections:
     table = PAPER[algorithm]
     other = "rooms" if hasattr(env.action_space, "n") else "halfcircle"
     return table.get(env.name) or table.get(env.name.rpartition("-")[0]) or table[other]
-
-
-def with_sections(config: BaselineConfig, sections: Sections) -> BaselineConfig:
-    """The configuration with other values in some of its sections; sections that it does not have are left out."""
-    own = {item.name for item in fields(config)} & set(sections)
-    return replace(config, **{name: replace(getattr(config, name), **sections[name]) for name in own})
 
 
 def fit(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:

@@ -1,0 +1,220 @@
+"""What an agent knows of its task: `python experiments/belief.py RUN [--out PREFIX]`, for halfcircle and escape-room.
+
+Plays many meta-episodes, trains a small probe to read the direction of the goal or the door from the agent's memory,
+and draws what it reads in a task that the probe has not seen, step by step: PREFIX.png and PREFIX.gif.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BINS = 32
+"""Directions that the probe tells apart, equal parts of 0 to pi."""
+
+HELD_OUT = 64
+UPDATES, BATCH, RATE = 3000, 1024, 1e-3
+FRAME_EVERY, SECONDS_PER_FRAME = 3, 0.12
+
+# The hidden direction in radians, from the parameters of an environment.
+DIRECTIONS: dict[str, Callable[[Any], Any]] = {
+    "halfcircle": lambda params: np.arctan2(params.goal[..., 1], params.goal[..., 0]),
+    "escape-room": lambda params: np.asarray(params.door),
+}
+
+
+class Played(NamedTuple):
+    """What happened in K tasks over L steps. memory: (L, K, F), after the row at hand was seen. position: (L, K, 2) and
+    reward: (L, K) of that row. sub_episode: (L, K), of the next step. direction: (K,) rad, hidden from the agent."""
+
+    memory: np.ndarray
+    position: np.ndarray
+    reward: np.ndarray
+    sub_episode: np.ndarray
+    direction: np.ndarray
+
+
+def main(words: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    set_environment(words)
+    configure_jax()
+    from mamba_jax.checkpoint import CheckpointError
+
+    with one_sentence_errors("belief.py", {ValueError: 2, OSError: 2, CheckpointError: 1}):
+        options = parser().parse_args(words)
+        if options.tasks <= HELD_OUT:
+            raise UsageError(f"--tasks must be more than {HELD_OUT}, the number that the probe is tested on.")
+        played, length = play_run(options.run, options.tasks)
+        beliefs, nats = read_beliefs(played)
+        task = choose_task(played)
+        prefix = options.out or options.run / "belief"
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        draw_moments(played, beliefs, task, length, prefix.with_suffix(".png"))
+        animate(played, beliefs, task, prefix.with_suffix(".gif"))
+    by_sub_episode = ", ".join(f"{value:.2f}" for value in nats)
+    print(f"Nats left about the direction at the end of each sub-episode, of {np.log(BINS):.2f}: {by_sub_episode}.")
+    print(f"Wrote {prefix.with_suffix('.png')} and {prefix.with_suffix('.gif')}.")
+    return 0
+
+
+def parser() -> Parser:
+    """The command line."""
+    found = Parser(prog="belief.py", description="Draw what an agent knows of its task.")
+    found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run on halfcircle or escape-room")
+    found.add_argument("--tasks", type=int, default=512, metavar="K", help="tasks to play (default: 512)")
+    found.add_argument("--out", type=Path, metavar="PREFIX", help="files without their ending (default: RUN/belief)")
+    return found
+
+
+def play_run(path: Path, tasks: int) -> tuple[Played, int]:
+    """Plays the best policy of a run, and the length of its sub-episodes. Raises UsageError for other environments."""
+    import jax
+    import jax.numpy as jnp
+    from evaluate import load_run
+
+    from mamba_jax.evaluate import play
+    from mamba_jax.policy import from_arrays, is_shared
+    from mamba_jax.run_state import load_policy
+
+    run = load_run(path)
+    algo = run.single
+    if algo.env.name not in DIRECTIONS:
+        raise UsageError(f"{path} is a run on {algo.env.name}: choose one on {' or '.join(DIRECTIONS)}.")
+    policy, _ = load_policy(run, "best")
+    if run.num_seeds > 1:
+        policy = {name: value if is_shared(name) else value[0] for name, value in policy.items()}
+    state = from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
+
+    def record(carry, env_states, row):
+        parts = [x.reshape(tasks, -1) for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
+        return jnp.concatenate(parts, -1), row, env_states.params
+
+    program = jax.jit(lambda state, key: play(algo, state, key, tasks, record))
+    memory, rows, params = jax.device_get(program(state, run.keys.rollout))
+    first_task = jax.tree.map(lambda x: x[0], params)
+    return (
+        Played(
+            memory=memory[1:],  # the memory of a step has seen the row that the step before it led to
+            position=rows.observation["state"][:-1],
+            reward=rows.reward[:-1],
+            sub_episode=rows.sub_episode[1:],
+            direction=DIRECTIONS[algo.env.name](first_task),
+        ),
+        algo.env.length,
+    )
+
+
+def read_beliefs(played: Played) -> tuple[np.ndarray, list[float]]:
+    """Probabilities (L, HELD_OUT, BINS) in the held-out tasks, the first ones, and by sub-episode the probe's mean
+    negative log-likelihood of the truth at its end."""
+    labels = np.minimum((played.direction / np.pi * BINS).astype(int), BINS - 1)
+    probe = train_probe(played.memory[:, HELD_OUT:], labels[HELD_OUT:])
+    log_probs = probe(played.memory[:, :HELD_OUT])
+    truth = -np.take_along_axis(log_probs, labels[None, :HELD_OUT, None], -1)[..., 0]
+    nats = []
+    for index in range(played.sub_episode.max() + 1):
+        steps = np.flatnonzero(played.sub_episode[:, 0] == index)
+        nats.append(float(truth[steps[-1]].mean()))
+    return np.exp(log_probs), nats
+
+
+def train_probe(memory: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from memories (..., F) to log-probabilities (..., BINS), trained on (L, K, F) with labels (K,)."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from mamba_jax.nn.linear import MLP
+
+    mean, deviation = memory.mean((0, 1)), memory.std((0, 1)) + 1e-3
+    data, targets = jnp.asarray((memory - mean) / deviation), jnp.asarray(labels)
+    probe, optimizer = MLP((128, 128), BINS), optax.adam(RATE)
+    params = probe.init(jax.random.key(0), data[0])
+
+    def update(loop, key):
+        params, state = loop
+        step_key, task_key = jax.random.split(key)
+        step = jax.random.randint(step_key, (BATCH,), 0, data.shape[0])
+        task = jax.random.randint(task_key, (BATCH,), 0, data.shape[1])
+
+        def loss(params):
+            logits = probe.apply(params, data[step, task])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, targets[task]).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    keys = jax.random.split(jax.random.key(1), UPDATES)
+    (params, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, keys))((params, optimizer.init(params)))
+    read = jax.jit(lambda x: jax.nn.log_softmax(probe.apply(params, x)))
+    return lambda x: np.asarray(read((x - mean) / deviation))
+
+
+def choose_task(played: Played) -> int:
+    """The held-out task whose search takes longest among those that it finds in the first sub-episode."""
+    rewarded = (played.reward[:, :HELD_OUT] > 0) & (played.sub_episode[:, :HELD_OUT] == 0)
+    found = np.where(rewarded.any(0), rewarded.argmax(0), -1)
+    return int(found.argmax())
+
+
+def draw_moments(played: Played, beliefs: np.ndarray, task: int, length: int, path: Path) -> None:
+    """Draws the start, the search, the discovery and the ends of all sub-episodes, one panel each."""
+    from mamba_jax.curves import grid
+
+    rewarded = np.flatnonzero(played.reward[:, task] > 0)
+    found = int(rewarded[0]) if len(rewarded) else length - 2
+    last = len(played.reward) - 1
+    ends = [min(end, last) for end in range(length - 2, last + 2, length)]
+    moments = sorted({0, found // 2, found, *ends})
+    figure, panels = grid(len(moments), columns=len(moments), size=(3, 2.8))
+    for panel, step in zip(panels, moments, strict=True):
+        draw_step(panel, played, beliefs, task, step)
+    figure.savefig(path, dpi=120)
+
+
+def draw_step(panel: Axes, played: Played, beliefs: np.ndarray, task: int, step: int) -> None:
+    """Draws one step: the belief around the unit circle, the way of the current sub-episode, the truth as a star."""
+    current = played.sub_episode[step, task]
+    path = played.position[: step + 1, task][played.sub_episode[: step + 1, task] == current]
+    edges = np.linspace(0, np.pi, BINS + 1)
+    for low, high, share in zip(edges[:-1], edges[1:], beliefs[step, task], strict=True):
+        angles = np.linspace(low, high, 4)
+        ring = np.concatenate([np.exp(1j * angles) * 1.08, np.exp(1j * angles[::-1]) * (1.12 + 0.4 * share)])
+        panel.fill(ring.real, ring.imag, color="C1", alpha=0.25 + 0.75 * share, linewidth=0)
+    around = np.exp(1j * np.linspace(0, 2 * np.pi, 100))
+    panel.plot(around.real, around.imag, color="lightgrey", linewidth=1)
+    truth = np.exp(1j * played.direction[task])
+    panel.plot(truth.real, truth.imag, "*", color="C2", markersize=10)
+    panel.plot(*path.T, color="C0", linewidth=1)
+    panel.plot(*path[-1], "o", color="C0", markersize=5)
+    panel.set(xlim=(-1.7, 1.7), ylim=(-1.4, 1.7), aspect="equal", xticks=[], yticks=[])
+    seen = (played.reward[: step + 1, task] > 0).any()
+    panel.set_title(f"sub-episode {current + 1}, step {step + 1}{', reward met' if seen else ''}", fontsize="small")
+
+
+def animate(played: Played, beliefs: np.ndarray, task: int, path: Path) -> None:
+    """Writes the whole meta-episode as an animation."""
+    import imageio.v3 as imageio
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    frames = []
+    for step in range(0, len(played.reward), FRAME_EVERY):
+        figure = Figure(figsize=(3, 2.8), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        draw_step(figure.subplots(), played, beliefs, task, step)
+        canvas.draw()
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    imageio.imwrite(path, np.stack(frames), duration=1000 * SECONDS_PER_FRAME, loop=0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""Reading the belief over the task from an agent's memory."""
+
+import sys
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
+sys.path.insert(0, str(SCRIPTS))
+
+import belief  # noqa: E402
+
+LENGTH, FOUND = 10, 6
+
+
+@pytest.fixture(scope="module")
+def played() -> belief.Played:
+    """Two sub-episodes of ten steps in which the memory knows the direction once reward was met in step 6."""
+    tasks, steps = belief.HELD_OUT + 128, 2 * LENGTH - 1
+    direction = np.random.default_rng(0).uniform(0, np.pi, tasks)
+    reward = np.zeros((steps, tasks))
+    reward[FOUND:] = 1.0
+    reward[:, 1] = 0.0
+    knows = np.cumsum(reward, 0) > 0
+    place = np.stack([np.cos(direction), np.sin(direction)], -1)
+    return belief.Played(
+        memory=np.where(knows[..., None], place, 0.0).astype(np.float32),
+        position=np.broadcast_to(place * 0.5, (steps, tasks, 2)),
+        reward=reward,
+        sub_episode=np.broadcast_to(((np.arange(steps) + 1) // LENGTH)[:, None], (steps, tasks)),
+        direction=direction,
+    )
+
+
+def test_the_probe_reads_what_the_memory_knows_and_no_more(played, tmp_path, monkeypatch):
+    monkeypatch.setattr(belief, "UPDATES", 600)
+    beliefs, nats = belief.read_beliefs(played)
+    assert beliefs.shape == (2 * LENGTH - 1, belief.HELD_OUT, belief.BINS)
+    np.testing.assert_allclose(beliefs.sum(-1), 1.0, rtol=1e-4)
+    truth = np.minimum((played.direction / np.pi * belief.BINS).astype(int), belief.BINS - 1)[: belief.HELD_OUT]
+    near = np.abs(beliefs.argmax(-1) - truth) <= 2
+    assert near[FOUND:, 2:].mean() > 0.9 and near[:FOUND].mean() < 0.4
+    assert len(nats) == 2 and nats[1] < np.log(belief.BINS) - 1
+    belief.draw_moments(played, beliefs, 0, LENGTH, tmp_path / "belief.png")
+    belief.animate(played, beliefs, 0, tmp_path / "belief.gif")
+    assert (tmp_path / "belief.png").stat().st_size > 5000
+    assert len(imageio.imread(tmp_path / "belief.gif")) == len(range(0, 2 * LENGTH - 1, belief.FRAME_EVERY))
+
+
+def test_the_task_shown_is_one_that_was_found(played):
+    late = played._replace(reward=played.reward.copy())
+    late.reward[: FOUND + 2, 5] = 0.0
+    assert belief.choose_task(late) == 5
+    assert belief.choose_task(played) != 1
+
+
+@pytest.mark.parametrize("words", [["nowhere"], ["nowhere", "--tasks", "10"]])
+def test_bad_choices_are_usage_errors(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        belief.main(words)
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith("belief.py: ")
