@@ -155,8 +155,8 @@ class BonusConfig:
     normalised bonus, none for no bound. anneal: weights linearly to 0 over the run. layers, outputs: of the two
     networks of random network distillation. embedding: width of the prior network's embedding of each input.
     prior_gain: factor on the prior's initial parameters. normalise_inputs: divide the networks' inputs by their
-    standard deviation. learning_rate: of the predictor. batch: sequences of a predictor update. samples: rows of each
-    sequence. state_entries: entries of the state to explore, none for all.
+    standard deviation. learning_rate: of the predictor. updates: of the predictor in a round. batch: sequences of an
+    update. samples: rows of each sequence. state_entries: entries of the state to explore, none for all.
     """
 
     hyperstate_scale: float = 0.01
@@ -171,6 +171,7 @@ class BonusConfig:
     prior_gain: float = 10.0
     normalise_inputs: bool = False
     learning_rate: float = 1e-4
+    updates: int = 1
     batch: int = 11
     samples: int = 11
     state_entries: tuple[int, ...] | None = None

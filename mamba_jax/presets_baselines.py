@@ -154,7 +154,7 @@ def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig
     """More lanes, smaller networks and fewer reconstructions, for two CPU cores.
 
     Four times the lanes would leave the autoencoder a quarter of its updates for the same steps, and on HalfCircle
-    more of them raised the return (docs/results.md): a round makes 20.
+    more of them raised the return (docs/results.md): a round makes 20, and as many of HyperX's predictors.
     """
     policy = {"layers": tuple(min(width, 64) for width in config.policy.layers[:2])}
     encoder = {"hidden": min(config.encoder.hidden, 64), "latent": min(config.encoder.latent, 64)}
@@ -164,7 +164,7 @@ def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig
         "encoder": encoder,
         "vae": vae,
         "vae_training": {"updates": 20},
-        "bonus": {"layers": (64, 64), "outputs": 32},
+        "bonus": {"layers": (64, 64), "outputs": 32, "updates": 20},
         "collect": {"lanes": 64},
         "run": {"steps": min(config.run.steps, 10_000_000)},
     }

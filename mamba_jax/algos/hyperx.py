@@ -84,7 +84,7 @@ def make_hyperx(env: MetaEnvironment, config: HyperXConfig, name: str = "hyperx"
 
 def updates_per_round(config: HyperXConfig) -> int:
     """Gradient updates of policy, autoencoder and predictors in a round."""
-    return varibad.updates_per_round(config) + len(distilled(config))
+    return varibad.updates_per_round(config) + config.bonus.updates * len(distilled(config))
 
 
 def distilled(config: HyperXConfig) -> tuple[str, ...]:
@@ -176,7 +176,19 @@ def vae_error(agent: Agent, learner: Learner, rollout: Rollout, key: jax.Array) 
 def improve_predictors(
     agent: Agent, explorer: Explorer, learner: Learner, replay: Replay, key: jax.Array
 ) -> tuple[Explorer, Metrics]:
-    """One update of every predictor, on random rows of sequences of the replay and the beliefs in them."""
+    """Updates of every predictor, each on random rows of other sequences of the replay and the beliefs in them."""
+
+    def body(explorer: Explorer, key: jax.Array) -> tuple[Explorer, Metrics]:
+        return improve_predictors_once(agent, explorer, learner, replay, key)
+
+    explorer, losses = jax.lax.scan(body, explorer, jax.random.split(key, agent.config.bonus.updates))
+    return explorer, {name: value.mean() for name, value in losses.items()}
+
+
+def improve_predictors_once(
+    agent: Agent, explorer: Explorer, learner: Learner, replay: Replay, key: jax.Array
+) -> tuple[Explorer, Metrics]:
+    """One update of every predictor."""
     config, names = agent.config.bonus, distilled(agent.config)
     sample_key, row_key = jax.random.split(key)
     data = onpolicy.to_transitions(sample(replay, sample_key, config.batch))
