@@ -38,6 +38,15 @@ def test_tune_keeps_the_settings_of_mamba_and_vanilla_those_of_dreamer():
     assert mj.make("dreamer-vanilla", env, vanilla).updates_per_round == steps * 512 // (16 * 64)
 
 
+def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found_here():
+    env = envs.make("rooms", subtasks=3)
+    mamba, tune, vanilla = (mj.preset(name, env, "small") for name in ("mamba", "dreamer-tune", "dreamer-vanilla"))
+    assert mamba.world_model.decoder_scale == tune.world_model.decoder_scale == 10
+    assert (vanilla.world_model.decoder_scale, vanilla.world_model.dynamics_free_nats) == (1, 1)
+    assert vanilla.actor_critic.rewarded_starts == 0
+    assert vanilla.world_model.stoch == mamba.world_model.stoch and vanilla.optimizer.model_rate == 1e-4
+
+
 def test_unknown_names_are_refused():
     env = envs.make("halfcircle")
     with pytest.raises(ConfigError, match="Unknown algorithm 'dreamer'"):
