@@ -99,14 +99,14 @@ def open_folder(folder: Path, command: list[str], identity: dict[str, Any]) -> N
     write_atomically(config, json.dumps(description, indent=2))
 
 
-def explore(row: str, algo: str, map: Map, options: Any) -> None:
+def explore(row: str, algo: str, layout: Map, options: Any) -> None:
     """Trains one algorithm on a row and adds its records to the folder once it is through."""
     path = options.out / "metrics.jsonl"
     if any(record["row"] == row and record["algo"] == algo for record in read(path)):
         print(f"{row}, {algo}: done", flush=True)
         return
     start, lines = time.monotonic(), []
-    for record in train(row, algo, map, options):
+    for record in train(row, algo, layout, options):
         full = {"row": row, "algo": algo} | record | {"seconds": round(time.monotonic() - start, 2)}
         lines.append(json.dumps(full) + "\n")
     with path.open("a") as file:
@@ -119,7 +119,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def train(row: str, algo: str, map: Map, options: Any) -> Iterator[dict[str, Any]]:
+def train(row: str, algo: str, layout: Map, options: Any) -> Iterator[dict[str, Any]]:
     """A record for every round: steps, and by seed the return and the counts of places."""
     import jax
 
@@ -140,9 +140,8 @@ def train(row: str, algo: str, map: Map, options: Any) -> Iterator[dict[str, Any
     visited: list[set[int]] = [set() for _ in range(options.seeds)]
     for round in range(1, -(-options.steps // single.steps_per_round) + 1):
         state, returns, positions = step(state)
-        yield {"env_steps": round * single.steps_per_round, "return": np.asarray(returns, float).tolist()} | count(
-            map, np.asarray(positions), visited
-        )
+        record = {"env_steps": round * single.steps_per_round, "return": np.asarray(returns, float).tolist()}
+        yield record | count(layout, np.asarray(positions), visited)
 
 
 def newest_positions(replay: Any) -> Any:
@@ -151,9 +150,9 @@ def newest_positions(replay: Any) -> Any:
     return seen[:, (replay.inserted - 1) % seen.shape[1], :, :2]
 
 
-def count(map: Map, positions: np.ndarray, visited: list[set[int]]) -> dict[str, list[float]]:
+def count(layout: Map, positions: np.ndarray, visited: list[set[int]]) -> dict[str, list[float]]:
     """Places in positions (seeds, lanes, rows, 2), by seed. visited: places of each seed so far, which it adds to."""
-    corner = np.floor(positions / np.array(map.cell) + 0.5).astype(np.int64)
+    corner = np.floor(positions / np.array(layout.cell) + 0.5).astype(np.int64)
     places = np.sort(corner[..., 0] * 2**20 + corner[..., 1], -1)
     distinct = 1 + (np.diff(places, axis=-1) != 0).sum(-1)
     for found, own in zip(visited, places, strict=True):
@@ -161,7 +160,7 @@ def count(map: Map, positions: np.ndarray, visited: list[set[int]]) -> dict[str,
     return {
         "cells": distinct.mean(-1).tolist(),
         "cells_so_far": [len(found) for found in visited],
-        "far": map.is_far(positions).any(-1).mean(-1).tolist(),
+        "far": layout.is_far(positions).any(-1).mean(-1).tolist(),
     }
 
 
@@ -178,13 +177,13 @@ def write_summary(folder: Path) -> None:
         for share in (0.25, 0.5, 1.0):
             part = [record for record in own if record["env_steps"] <= share * own[-1]["env_steps"]]
             if part:
-                lines.append(f"| {row} | {algo} | {part[-1]['env_steps']:,} | {' | '.join(cells(part))} |")
+                lines.append(f"| {row} | {algo} | {part[-1]['env_steps']:,} | {' | '.join(figures(part))} |")
     (folder / "summary.md").write_text("\n".join(lines) + "\n")
     draw(records, folder / "exploration.png")
     print(f"Wrote {folder / 'summary.md'} and {folder / 'exploration.png'}.")
 
 
-def cells(part: list[dict[str, Any]]) -> list[str]:
+def figures(part: list[dict[str, Any]]) -> list[str]:
     """The figures of records as mean ± deviation over seeds: means over the rounds, and places since the start."""
 
     def spread(values: np.ndarray, digits: int, factor: float = 1.0) -> str:

@@ -72,7 +72,9 @@ class Start(NamedTuple):
     projected: jax.Array
 
 
-def draw_starts(config: ActorCriticConfig, key: jax.Array, reward: jax.Array, horizon: jax.Array | int) -> tuple:
+def draw_starts(
+    config: ActorCriticConfig, key: jax.Array, reward: jax.Array, horizon: jax.Array | int
+) -> tuple[jax.Array, jax.Array]:
     """Rows and sequences, (starts, B) each, where imagination starts, drawn with replacement below the horizon.
 
     reward: (T, B). A share `rewarded_starts` is drawn from the whole batch in proportion to the number of rewards met
@@ -92,7 +94,7 @@ def draw_starts(config: ActorCriticConfig, key: jax.Array, reward: jax.Array, ho
     return jnp.concatenate([row, drawn // batch]), jnp.concatenate([sequence, drawn % batch])
 
 
-def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple | None) -> Start:
+def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple[jax.Array, jax.Array] | None) -> Start:
     """Rows and sequences of states (T, B, ...), each (n, B), None for all, as starts of imagination, without gradient.
 
     Where the same state starts several rollouts its part of the GRU, the dearest product of all, is computed once.

@@ -19,21 +19,21 @@ import envs  # noqa: E402
 
 def test_rooms_have_a_place_for_every_cell():
     rooms = envs.make("rooms", subtasks=3).env
-    map = exploration.make_map("rooms-3")
+    layout = exploration.make_map("rooms-3")
     cells = [(x, y) for x in range(15) for y in (-1, 0, 1) if x % 6 < 3 or y == 0]
     states = [rooms._observe(SimpleNamespace(position=jnp.array(cell)))["state"] for cell in cells]
     visited = [set()]
-    found = exploration.count(map, np.stack(states)[None, None], visited)
+    found = exploration.count(layout, np.stack(states)[None, None], visited)
     assert found["cells"] == [len(cells)] and found["cells_so_far"] == [len(cells)] and found["far"] == [1.0]
     before_last = [state for state, (x, _) in zip(states, cells, strict=True) if x < 12]
-    assert exploration.count(map, np.stack(before_last)[None, None], visited)["far"] == [0.0]
+    assert exploration.count(layout, np.stack(before_last)[None, None], visited)["far"] == [0.0]
 
 
 def test_places_add_up_over_rounds_and_not_over_seeds():
-    map, visited = exploration.make_map("escape-room"), [set(), set()]
+    layout, visited = exploration.make_map("escape-room"), [set(), set()]
     here, there = np.zeros((1, 3, 2)), np.full((1, 3, 2), 0.9)
-    first = exploration.count(map, np.stack([here, here]), visited)
-    second = exploration.count(map, np.stack([here, there]), visited)
+    first = exploration.count(layout, np.stack([here, here]), visited)
+    second = exploration.count(layout, np.stack([here, there]), visited)
     assert first == {"cells": [1.0, 1.0], "cells_so_far": [1, 1], "far": [0.0, 0.0]}
     assert second == {"cells": [1.0, 1.0], "cells_so_far": [1, 2], "far": [0.0, 1.0]}
 
