@@ -90,8 +90,8 @@ def draw_starts(
     met = jnp.cumsum(reward > 0, 0) + 1e-3  # all alike where no reward was met
     below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
     drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
-    drawn = jnp.minimum(drawn, total * batch - 1)
-    return jnp.concatenate([row, drawn // batch]), jnp.concatenate([sequence, drawn % batch])
+    later = jnp.minimum(drawn // batch, horizon - 1)  # a draw can be rounded up to the end
+    return jnp.concatenate([row, later]), jnp.concatenate([sequence, drawn % batch])
 
 
 def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple[jax.Array, jax.Array] | None) -> Start:
