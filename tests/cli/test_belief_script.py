@@ -35,7 +35,7 @@ def played() -> belief.Played:
 
 
 def test_the_probe_reads_what_the_memory_knows_and_no_more(played, tmp_path, monkeypatch):
-    monkeypatch.setattr(belief, "UPDATES", 600)
+    monkeypatch.setattr(belief, "UPDATES", 300)
     beliefs, nats = belief.read_beliefs(played)
     assert beliefs.shape == (2 * LENGTH - 1, belief.HELD_OUT, belief.BINS)
     np.testing.assert_allclose(beliefs.sum(-1), 1.0, rtol=1e-4)
