@@ -176,28 +176,35 @@ def vae_error(agent: Agent, learner: Learner, rollout: Rollout, key: jax.Array) 
 def improve_predictors(
     agent: Agent, explorer: Explorer, learner: Learner, replay: Replay, key: jax.Array
 ) -> tuple[Explorer, Metrics]:
-    """Updates of every predictor, each on random rows of other sequences of the replay and the beliefs in them."""
+    """Updates of every predictor, on random rows of sequences of the replay and the beliefs in them.
 
-    def body(explorer: Explorer, key: jax.Array) -> tuple[Explorer, Metrics]:
-        return improve_predictors_once(agent, explorer, learner, replay, key)
+    The sequences of all updates are encoded together; only the predictors change from one update to the next.
+    """
+    config = agent.config.bonus
+    sample_key, row_key = jax.random.split(key)
+    count = config.updates * config.batch
+    data = onpolicy.to_transitions(sample(replay, sample_key, count))
+    encoded = belief.encode(agent.base.networks.encoder, learner.vae["encoder"], data)
+    rows = jax.random.randint(row_key, (config.samples, count), 0, len(data.reward))
+    lanes = jnp.arange(count)
+    drawn = data.next_state[rows, lanes], policy_latent(encoded)[rows + 1, lanes]
+    shape = (config.samples, config.updates, config.batch)
+    state, latent = (jnp.moveaxis(x.reshape(*shape, x.shape[-1]), 1, 0) for x in drawn)
 
-    explorer, losses = jax.lax.scan(body, explorer, jax.random.split(key, agent.config.bonus.updates))
+    def body(explorer: Explorer, rows: tuple[jax.Array, jax.Array]) -> tuple[Explorer, Metrics]:
+        return update_predictors(agent, explorer, *rows)
+
+    explorer, losses = jax.lax.scan(body, explorer, (state, latent))
     return explorer, {name: value.mean() for name, value in losses.items()}
 
 
-def improve_predictors_once(
-    agent: Agent, explorer: Explorer, learner: Learner, replay: Replay, key: jax.Array
+def update_predictors(
+    agent: Agent, explorer: Explorer, state: jax.Array, latent: jax.Array
 ) -> tuple[Explorer, Metrics]:
-    """One update of every predictor."""
-    config, names = agent.config.bonus, distilled(agent.config)
-    sample_key, row_key = jax.random.split(key)
-    data = onpolicy.to_transitions(sample(replay, sample_key, config.batch))
-    encoded = belief.encode(agent.base.networks.encoder, learner.vae["encoder"], data)
-    rows = jax.random.randint(row_key, (config.samples, config.batch), 0, len(data.reward))
-    lanes = jnp.arange(config.batch)
-    state, latent = data.next_state[rows, lanes], policy_latent(encoded)[rows + 1, lanes]
+    """One update of every predictor on states (samples, batch, S) and beliefs (samples, batch, 2 L)."""
+    config = agent.config.bonus
     predictors, optimizers, metrics = {}, {}, {}
-    for name in names:
+    for name in distilled(agent.config):
         inputs = bonuses.explored(name, state, latent, config.state_entries)
         if config.normalise_inputs:
             inputs = bonuses.scale_inputs(explorer.inputs[name], inputs)
