@@ -81,7 +81,7 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
     from evaluate import load_run
 
     from mamba_jax.evaluate import play
-    from mamba_jax.policy import from_arrays, is_shared
+    from mamba_jax.policy import from_arrays, policy_of_seed
     from mamba_jax.run_state import load_policy
 
     run = load_run(path)
@@ -90,7 +90,7 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
         raise UsageError(f"{path} is a run on {algo.env.name}: choose one on {' or '.join(DIRECTIONS)}.")
     policy, _ = load_policy(run, "best")
     if run.num_seeds > 1:
-        policy = {name: value if is_shared(name) else value[0] for name, value in policy.items()}
+        policy = policy_of_seed(policy, 0)
     state = from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
 
     def record(carry, env_states, row):

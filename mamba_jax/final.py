@@ -9,7 +9,7 @@ import numpy as np
 
 from mamba_jax.curves import draw, read_curve
 from mamba_jax.evaluate import rollout
-from mamba_jax.policy import Arrays, evaluate_policy, from_arrays, is_shared
+from mamba_jax.policy import Arrays, evaluate_policy, from_arrays, policy_of_seed
 from mamba_jax.run import Run
 from mamba_jax.run_folder import write_atomically
 from mamba_jax.run_state import RunState
@@ -88,8 +88,7 @@ def write_animation(run: Run, policy: Arrays, score: Score) -> None:
     Where nothing can be drawn it says so and goes on.
     """
     if run.num_seeds > 1:
-        seed = int(score.return_mean.argmax())
-        policy = {name: value if is_shared(name) else value[seed] for name, value in policy.items()}
+        policy = policy_of_seed(policy, int(score.return_mean.argmax()))
     try:
         frames = render_rollout(run, policy)
         imageio.imwrite(run.folder.animation, frames, duration=1000 * SECONDS_PER_FRAME, loop=0)

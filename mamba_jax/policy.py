@@ -72,6 +72,11 @@ def is_shared(name: str) -> bool:
     return name == "rounds"
 
 
+def policy_of_seed(policy: Arrays, seed: int) -> Arrays:
+    """One of several seeds' policies."""
+    return {name: value if is_shared(name) else value[seed] for name, value in policy.items()}
+
+
 def choose_better(better: jax.Array, new: Arrays, old: Arrays) -> Arrays:
     """`new` where `better` (() or (seeds,)) holds, `old` elsewhere; leaves have a leading axis of seeds as `better`."""
 
