@@ -27,9 +27,11 @@ QUANTITIES = {
 
 
 class Map(NamedTuple):
-    """Where an environment's agent can be. cell: (2,) width of a place, in units of the observed position. far: what
-    only an explorer reaches, in words. is_far: positions (..., 2) -> (...) bool."""
+    """Where an environment's agent can be. centre, cell: (2,) the middle of one place and the width of every place, in
+    units of the observed position. far: what only an explorer reaches, in words. is_far: positions (..., 2) -> (...)
+    bool."""
 
+    centre: tuple[float, float]
     cell: tuple[float, float]
     far: str
     is_far: Callable[[np.ndarray], np.ndarray]
@@ -71,14 +73,16 @@ def parser() -> Parser:
 
 def make_map(row: str) -> Map:
     """The map of a row such as "rooms-3". Raises UsageError for an environment without one."""
-    if row == "escape-room":
-        return Map((0.1, 0.1), "out of the room", lambda x: np.hypot(x[..., 0], x[..., 1]) > 1)
-    name, _, number = row.rpartition("-")
-    if name == "rooms" and number.isdigit() and int(number) > 1:
-        rooms = int(number)
+    from options import split_row
+
+    name, rooms = split_row(row)
+    if name == "escape-room" and rooms is None:
+        return Map((0.0, 0.0), (0.1, 0.1), "out of the room", lambda x: np.hypot(x[..., 0], x[..., 1]) > 1)
+    if name == "rooms" and rooms is not None and rooms > 1:
         width = 6 * rooms - 3
+        start = (4 / width - 1, 1 / 3)
         last_room = 2 * (6 * (rooms - 1) + 1.5) / width - 1  # half a cell left of it
-        return Map((2 / width, 2 / 3), "into the last room", lambda x: x[..., 0] > last_room)
+        return Map(start, (2 / width, 2 / 3), "into the last room", lambda x: x[..., 0] > last_room)
     raise UsageError(f"{row} has no map: choose escape-room or rooms-N.")
 
 
@@ -101,8 +105,10 @@ def open_folder(folder: Path, command: list[str], identity: dict[str, Any]) -> N
 
 def explore(row: str, algo: str, layout: Map, options: Any) -> None:
     """Trains one algorithm on a row and adds its records to the folder once it is through."""
+    from mamba_jax.log import read_metrics
+
     path = options.out / "metrics.jsonl"
-    if any(record["row"] == row and record["algo"] == algo for record in read(path)):
+    if any(record["row"] == row and record["algo"] == algo for record in read_metrics(path)):
         print(f"{row}, {algo}: done", flush=True)
         return
     start, lines = time.monotonic(), []
@@ -114,20 +120,16 @@ def explore(row: str, algo: str, layout: Map, options: Any) -> None:
     print(f"{row}, {algo}: {len(lines)} rounds in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def train(row: str, algo: str, layout: Map, options: Any) -> Iterator[dict[str, Any]]:
     """A record for every round: steps, and by seed the return and the counts of places."""
     import jax
+    from options import split_row
 
     import envs
     import mamba_jax as mj
 
-    name, _, number = row.rpartition("-")
-    env = envs.make(name, subtasks=int(number)) if number.isdigit() else envs.make(row)
+    name, subtasks = split_row(row)
+    env = envs.make(name, subtasks=subtasks)
     single = mj.make(algo, env, mj.preset(algo, env, size=options.size))
     trainer = mj.over_seeds(single, options.seeds)
 
@@ -152,8 +154,8 @@ def newest_positions(replay: Any) -> Any:
 
 def count(layout: Map, positions: np.ndarray, visited: list[set[int]]) -> dict[str, list[float]]:
     """Places in positions (seeds, lanes, rows, 2), by seed. visited: places of each seed so far, which it adds to."""
-    corner = np.floor(positions / np.array(layout.cell) + 0.5).astype(np.int64)
-    places = np.sort(corner[..., 0] * 2**20 + corner[..., 1], -1)
+    cell = np.rint((positions - np.array(layout.centre)) / np.array(layout.cell)).astype(np.int64)
+    places = np.sort(cell[..., 0] * 2**20 + cell[..., 1], -1)
     distinct = 1 + (np.diff(places, axis=-1) != 0).sum(-1)
     for found, own in zip(visited, places, strict=True):
         found.update(np.unique(own).tolist())
@@ -166,7 +168,9 @@ def count(layout: Map, positions: np.ndarray, visited: list[set[int]]) -> dict[s
 
 def write_summary(folder: Path) -> None:
     """Writes summary.md and exploration.png of all records in the folder."""
-    records = read(folder / "metrics.jsonl")
+    from mamba_jax.log import read_metrics
+
+    records = read_metrics(folder / "metrics.jsonl")
     lines = [
         "| environment | algorithm | until step | return | places in a meta-episode | places since the start "
         "| gets far | time, all seeds |",

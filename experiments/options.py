@@ -42,6 +42,12 @@ class Options:
         return Path("runs") / f"{task}-{self.algo}-{self.size}-s{self.seed}"
 
 
+def split_row(row: str) -> tuple[str, int | None]:
+    """Environment and sub-tasks of a row of results: "rooms-3" -> ("rooms", 3), "reacher" -> ("reacher", None)."""
+    name, _, number = row.rpartition("-")
+    return (name, int(number)) if number.isdigit() else (row, None)
+
+
 class Choice(NamedTuple):
     """A checked command line. algo: the algorithm on its meta-environment, with the resolved configuration."""
 

@@ -72,19 +72,20 @@ def parser() -> Parser:
 
 def make_job(row: str, algo: str, options: argparse.Namespace) -> Job:
     """The run of a row such as "rooms-3". Raises UsageError or ValueError for one that is unknown."""
+    from options import split_row
+
     import envs
     import mamba_jax as mj
 
     if options.seeds < 1 or options.jobs < 1:
         raise UsageError("--seeds and --jobs must be at least 1.")
-    name, _, number = row.rpartition("-")
-    name, subtasks = (name, int(number)) if number.isdigit() else (row, None)
+    name, subtasks = split_row(row)
     env = envs.make(name, subtasks=subtasks)
     made = mj.make(algo, env, mj.preset(algo, env, size=options.size))
     rounds = -(-made.config.run.steps // made.steps_per_round)
     folder = options.out / f"{row}-{algo}-{options.size}"
     arguments = ["--env", name, "--algo", algo, "--size", options.size, "--seeds", str(options.seeds)]
-    arguments += [*(["--subtasks", number] if subtasks else []), "--logdir", str(folder)]
+    arguments += [*(["--subtasks", str(subtasks)] if subtasks else []), "--logdir", str(folder)]
     return Job(row, algo, folder, arguments, rounds * made.updates_per_round)
 
 

@@ -17,15 +17,16 @@ import exploration  # noqa: E402
 import envs  # noqa: E402
 
 
-def test_rooms_have_a_place_for_every_cell():
-    rooms = envs.make("rooms", subtasks=3).env
-    layout = exploration.make_map("rooms-3")
-    cells = [(x, y) for x in range(15) for y in (-1, 0, 1) if x % 6 < 3 or y == 0]
+@pytest.mark.parametrize("number", [2, 3, 6, 8])
+def test_rooms_have_a_place_for_every_cell(number):
+    rooms = envs.make("rooms", subtasks=number).env
+    layout = exploration.make_map(f"rooms-{number}")
+    cells = [(x, y) for x in range(6 * number - 3) for y in (-1, 0, 1) if x % 6 < 3 or y == 0]
     states = [rooms._observe(SimpleNamespace(position=jnp.array(cell)))["state"] for cell in cells]
     visited = [set()]
     found = exploration.count(layout, np.stack(states)[None, None], visited)
     assert found["cells"] == [len(cells)] and found["cells_so_far"] == [len(cells)] and found["far"] == [1.0]
-    before_last = [state for state, (x, _) in zip(states, cells, strict=True) if x < 12]
+    before_last = [state for state, (x, _) in zip(states, cells, strict=True) if x < 6 * (number - 1)]
     assert exploration.count(layout, np.stack(before_last)[None, None], visited)["far"] == [0.0]
 
 
