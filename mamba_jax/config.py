@@ -43,6 +43,8 @@ class WorldModelConfig:
     window: odd width of the local reconstruction window, 0 for none. pairing: which feature meets which window,
     "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
     subsample: hidden states per sequence that the heads see, 0 for all.
+    reward_and_time: encoder and decoders see the observation's entries reward and time; the reward head predicts the
+    reward in any case.
     """
 
     deter: int = 512
@@ -66,6 +68,7 @@ class WorldModelConfig:
     window: int = 3
     pairing: Literal["aligned", "released"] = "aligned"
     subsample: int = 64
+    reward_and_time: bool = True
 
 
 @dataclass(frozen=True)

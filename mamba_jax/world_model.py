@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mamba_jax.config import WorldModelConfig
+from mamba_jax.config import WorldModelConfig, require
 from mamba_jax.horizon import chunked_scan
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.deferred import deferred_scan
-from mamba_jax.nn.observation import Decoder, Encoder, Shapes, reconstruction_loss
+from mamba_jax.nn.observation import Decoder, Encoder, Shapes, is_image, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
 
@@ -42,7 +42,10 @@ class Latent(NamedTuple):
 
 
 class WorldModel(NamedTuple):
-    """The modules of a world model; parameters are a dictionary under the same names."""
+    """The modules of a world model; parameters are a dictionary under the same names.
+
+    shapes: of the observation's entries that encoder and decoders see.
+    """
 
     encoder: Encoder
     rssm: RSSM
@@ -57,7 +60,11 @@ class WorldModel(NamedTuple):
 
 
 def make_world_model(config: WorldModelConfig, shapes: Shapes, action_size: int) -> WorldModel:
-    """Modules for observations of the given shapes and action vectors of `action_size`."""
+    """Modules for observations of the given shapes and action vectors of `action_size`. Raises ConfigError."""
+    if not config.reward_and_time:
+        shapes = {key: shape for key, shape in shapes.items() if key not in ("reward", "time")}
+        vectors = any(not is_image(shape) for shape in shapes.values())
+        require(vectors, "world_model.reward_and_time must be true where an environment shows nothing but images.")
     encoder = Encoder(shapes, config.encoder_layers, config.encoder_units, config.cnn_depth)
     example = {key: jnp.zeros((1, *shape)) for key, shape in shapes.items()}
     embed_size = jax.eval_shape(encoder.init_with_output, jax.random.key(0), example)[0].shape[-1]

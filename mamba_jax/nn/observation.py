@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         keys = ordered_keys(self.shapes)
         images = [key for key in keys if is_image(self.shapes[key])]
         vectors = [as_vector(observation[k], self.shapes[k]) for k in keys if not is_image(self.shapes[k])]
-        dtype = vectors[0].dtype  # reward and time are always there
+        dtype = vectors[0].dtype  # make_world_model sees to it that there is one
         outputs = []
         if images:
             x = jnp.concatenate([scale_image(observation[key], dtype) for key in images], -1)
