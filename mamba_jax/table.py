@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from scipy import stats
 
 from mamba_jax.curves import grid
@@ -62,7 +63,7 @@ def read_entry(folder: RunFolder) -> Entry:
     result = json.loads(folder.evaluation.read_text())
     options, env = description["options"], description["environment"]
     return Entry(
-        row=env["name"],
+        row=env["name"] if env["subtasks"] is None else f"{env['name']}-{env['subtasks']}",
         algo=options["algo"],
         size=options["size"],
         scores=np.array([seed["return_mean"] for seed in result["best"].get("seeds", [result["best"]])]),
@@ -130,19 +131,23 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
     rows = sorted({entry.row for entry in entries})
     figure, panels = grid(len(rows), columns=4, size=(3.2, 3.4))
     for panel, row in zip(panels, rows, strict=True):
-        own = [entry for entry in entries if entry.row == row]
-        for index, entry in enumerate(own):
-            interval = interquartile_mean(entry.scores)
-            panel.bar(index, interval.mean, color=f"C{index}", alpha=0.6)
-            panel.vlines(index, interval.low, interval.high, color="black")
-            panel.plot(np.full(len(entry.scores), index), entry.scores, "k.", markersize=4)
-            if entry.algo in entry.known.paper:
-                paper = entry.known.paper[entry.algo].mean
-                panel.hlines(paper, index - 0.45, index + 0.45, color="black", linestyle="--", linewidth=1)
-        if own[0].known.ceiling is not None:
-            panel.axhline(own[0].known.ceiling, color="black", linestyle=":", linewidth=1)
-        panel.set_xticks(range(len(own)), [f"{entry.algo}\n{entry.size}" for entry in own], fontsize="small")
+        draw_panel(panel, [entry for entry in entries if entry.row == row])
         panel.set_title(row)
     panels[0].set_ylabel("return (dashed: paper, dotted: ceiling)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def draw_panel(panel: Axes, entries: Sequence[Entry]) -> None:
+    """Draws the runs of one environment."""
+    for index, entry in enumerate(entries):
+        interval = interquartile_mean(entry.scores)
+        panel.bar(index, interval.mean, color=f"C{index}", alpha=0.6)
+        panel.vlines(index, interval.low, interval.high, color="black")
+        panel.plot(np.full(len(entry.scores), index), entry.scores, "k.", markersize=4)
+        if entry.algo in entry.known.paper:
+            paper = entry.known.paper[entry.algo].mean
+            panel.hlines(paper, index - 0.45, index + 0.45, color="black", linestyle="--", linewidth=1)
+    if entries[0].known.ceiling is not None:
+        panel.axhline(entries[0].known.ceiling, color="black", linestyle=":", linewidth=1)
+    panel.set_xticks(range(len(entries)), [f"{entry.algo}\n{entry.size}" for entry in entries], fontsize="small")

@@ -17,12 +17,12 @@ from mamba_jax.table import draw, interquartile_mean, markdown, read_entries
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
 
 
-def write_result(path, returns, *, env="halfcircle", algo="mamba"):
+def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba"):
     """The folder of a finished run of several seeds."""
     description = {
         "format": FORMAT,
         "options": {"env": env, "algo": algo, "size": "small", "seeds": len(returns)},
-        "environment": {"name": env, "subtasks": None, "sub_episodes": 3, "length": 100},
+        "environment": {"name": env, "subtasks": subtasks, "sub_episodes": 3, "length": 100},
         "hardware": {"backend": "cpu", "devices": ["cpu"], "cpus": 2},
     }
     best = {"seeds": [{"return_mean": value} for value in returns]}
@@ -50,6 +50,12 @@ def test_a_finished_run_stands_beside_the_paper_and_the_ceiling(tmp_path):
         assert part in line
     draw(entries, tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5_000
+
+
+def test_rows_of_different_numbers_of_sub_tasks_stay_apart(tmp_path):
+    for rooms in (4, 3):
+        write_result(tmp_path / f"rooms-{rooms}", [10.0, 20.0], env="rooms", subtasks=rooms)
+    assert [entry.row for entry in read_entries(tmp_path)] == ["rooms-3", "rooms-4"]
 
 
 def reproduce(folder, *arguments):

@@ -1,0 +1,143 @@
+"""Sets of runs: what each will take, and training of those that are not finished, each in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime import Parser
+
+if TYPE_CHECKING:
+    from options import Choice
+
+    from mamba_jax.signals import StopRequest
+
+SCRIPT = Path(__file__).resolve().parent / "run.py"
+
+
+class Job(NamedTuple):
+    """A run of run.py. row: environment and sub-tasks as in "rooms-3". arguments: its command line. choice: what that
+    asks for."""
+
+    row: str
+    arguments: list[str]
+    choice: Choice
+
+    @property
+    def folder(self) -> Path:
+        """Where it goes."""
+        return self.choice.logdir
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that it trains at once."""
+        return self.choice.options.seeds
+
+    @property
+    def updates(self) -> int:
+        """Updates that it makes in all, for each seed."""
+        algo = self.choice.algo
+        return -(-algo.config.run.steps // algo.steps_per_round) * algo.updates_per_round
+
+
+def add_options(found: Parser, *, seeds: int, out: str) -> None:
+    """Adds the options that all sets of runs have, with these defaults."""
+    from options import at_least_one, whole_number
+
+    from mamba_jax.presets import SIZES
+
+    seeds_help = f"at once in one program (default: {seeds})"
+    found.add_argument("--seeds", type=at_least_one, default=seeds, metavar="K", help=seeds_help)
+    found.add_argument("--size", choices=SIZES, default="small", help="default: small")
+    steps_help = "environment steps of a seed (default: those of the size)"
+    found.add_argument("--steps", type=whole_number, metavar="S", help=steps_help)
+    found.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help=f"default: {out}")
+    found.add_argument("--jobs", type=at_least_one, default=1, metavar="J", help="runs side by side (default: 1)")
+    found.add_argument("--dry-run", action="store_true", help="say what would be done and how long it may take")
+
+
+def make_job(row: str, algo: str, folder: str, extra: list[str], options: argparse.Namespace) -> Job:
+    """The run of an algorithm on a row such as "rooms-3", with extra arguments of run.py, in a folder of `--out`.
+
+    options: those of `add_options`. Raises UsageError or ValueError for what run.py would refuse.
+    """
+    from options import parse, split_row
+
+    name, subtasks = split_row(row)
+    words = ["--env", name, *([] if subtasks is None else ["--subtasks", str(subtasks)])]
+    words += ["--algo", algo, "--size", options.size, "--seeds", str(options.seeds)]
+    words += [] if options.steps is None else ["--steps", str(options.steps)]
+    words += [*extra, "--logdir", str(options.out / folder)]
+    return Job(row, words, parse(words))
+
+
+def finished(job: Job) -> bool:
+    """Whether the folder holds the result of a run of so many seeds and steps; run.py refuses that of another run."""
+    from mamba_jax.run_folder import RunFolder
+
+    folder, algo = RunFolder(job.folder), job.choice.algo
+    if not folder.evaluation.exists():
+        return False
+    surplus = json.loads(folder.evaluation.read_text())["env_steps"] - algo.config.run.steps
+    return folder.read_config()["options"]["seeds"] == job.seeds and 0 <= surplus < algo.steps_per_round
+
+
+def plan(job: Job) -> str:
+    """What will be done for a run, and how long it may take."""
+    from mamba_jax.log import read_metrics
+    from mamba_jax.run_folder import RunFolder
+
+    if finished(job):
+        return f"{job.folder}: done"
+    records = read_metrics(RunFolder(job.folder).metrics)
+    done = records[-1]["updates"] if records else 0
+    pace = seconds_per_update(job) if len(records) < 2 else records[-1]["seconds"] / max(1, done)
+    left = f"about {(job.updates - done) * pace / 60:.0f} min" if pace else "nobody measured how long"
+    verb = f"resume at {done:,} of {job.updates:,} updates" if done else f"train {job.updates:,} updates"
+    return f"{job.folder}: {verb} with {job.seeds} seeds, {left}"
+
+
+def seconds_per_update(job: Job) -> float | None:
+    """Measured by a finished run of the same row, algorithm and size beside it, scaled to the seeds; else None."""
+    from mamba_jax.table import read_entries
+
+    asked = job.choice.options
+    for entry in read_entries(job.folder.parent):
+        if (entry.row, entry.algo, entry.size) == (job.row, asked.algo, asked.size):
+            return entry.seconds / entry.updates / len(entry.scores) * job.seeds
+    return None
+
+
+def execute_all(jobs: list[Job], side_by_side: int) -> int:
+    """Trains the jobs that are not finished; returns 0, 1 if one failed, or 128 + the signal that stopped them."""
+    from mamba_jax.signals import StopRequest
+
+    left = [job for job in jobs if not finished(job)]
+    with StopRequest() as stop, ThreadPoolExecutor(side_by_side) as pool:
+        codes = list(pool.map(lambda job: execute(job, side_by_side > 1, stop), left))
+    return 128 + stop.number if stop.number else int(any(codes))
+
+
+def execute(job: Job, quiet: bool, stop: StopRequest) -> int:
+    """Trains in a process of its own, which resumes by itself; returns its exit code. Starts nothing after a signal."""
+    if stop.number:
+        return 128 + stop.number
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(Path(f"{job.folder}.log").open("a")) if quiet else None
+        process = subprocess.Popen([sys.executable, str(SCRIPT), *job.arguments], stdout=log, stderr=log)
+        while process.poll() is None and not stop.number:
+            time.sleep(0.2)
+        if stop.number:
+            process.terminate()  # Ctrl-C reaches it by itself, but other signals only this process
+        code = process.wait()
+    said = "finished" if code == 0 else f"ended with exit code {code}"
+    print(f"{job.folder}: {said}" + (f", see {log.name}" if log else ""), flush=True)
+    return code
