@@ -1,0 +1,41 @@
+"""What sets of runs know of their runs, without training any."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from test_table import write_result
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
+sys.path.insert(0, str(SCRIPTS))
+
+import jobs  # noqa: E402
+
+
+def job_of(out, row="halfcircle", extra=(), **options):
+    """A run of MAMBA in `out`."""
+    chosen = Namespace(**{"seeds": 2, "size": "small", "steps": None, "out": out} | options)
+    return jobs.make_job(row, "mamba", f"{row}-mamba", list(extra), chosen)
+
+
+def test_a_run_is_what_its_command_line_says(tmp_path):
+    job = job_of(tmp_path, "rooms-2", ["--train-tasks", "3"], size="debug", steps=1000)
+    env, config = job.choice.algo.env, job.choice.algo.config
+    assert (env.train_tasks, env.env.num_rooms, config.run.steps, job.seeds) == (3, 2, 1000, 2)
+    assert job.folder == tmp_path / "rooms-2-mamba" and job.updates == 3 * 2  # three rounds of two lanes of 200 steps
+
+
+def test_only_a_run_of_as_many_seeds_and_steps_is_finished(tmp_path):
+    write_result(tmp_path / "halfcircle-mamba", [240.0, 250.0])
+    assert jobs.plan(job_of(tmp_path)) == f"{tmp_path / 'halfcircle-mamba'}: done"
+    assert not jobs.finished(job_of(tmp_path, seeds=3))
+    assert not jobs.finished(job_of(tmp_path, steps=5_000_000))
+    longer = jobs.plan(job_of(tmp_path, steps=6_000_000))
+    assert longer.endswith("halfcircle-mamba: train 5,008 updates with 2 seeds, about 63 min")
+
+
+@pytest.mark.parametrize("row", ["moon", "rooms-0", "halfcircle-3"])
+def test_rows_that_run_py_would_refuse_are_refused(tmp_path, row):
+    with pytest.raises(ValueError):
+        job_of(tmp_path, row)
