@@ -103,8 +103,12 @@ class MetaEpisode:
     def sample_task(self, key: jax.Array, *, fresh: bool = False) -> Any:
         """Draw one task's params: a training task if `train_tasks` is set and `fresh` is not, else a new one."""
         if self.train_tasks is not None and not fresh:
-            index = jax.random.randint(key, (), 0, self.train_tasks)
-            key = jax.random.fold_in(jax.random.key(self.task_seed), index)
+            return self.training_task(jax.random.randint(key, (), 0, self.train_tasks))
+        return self.env.sample_task(key, self.env.default_params)
+
+    def training_task(self, index: jax.Array) -> Any:
+        """The params of a training task by its number (), from 0 to `train_tasks` - 1; some may be alike."""
+        key = jax.random.fold_in(jax.random.key(self.task_seed), index)
         return self.env.sample_task(key, self.env.default_params)
 
     def reset(self, key: jax.Array, params: Any = None, *, fresh: bool = False) -> tuple[MetaState, TimeStep]:

@@ -121,7 +121,7 @@ def named_parser(**kwargs: Any) -> Parser:
     task.add_argument("--sub-episodes", type=whole_number, metavar="N", help="sub-episodes of a meta-episode")
     task.add_argument("--length", type=whole_number, metavar="T", help="steps of a sub-episode")
     task.add_argument(
-        "--train-tasks", type=whole_number, metavar="M", help="train on M tasks only, drawn once; tests use others"
+        "--train-tasks", type=whole_number, metavar="M", help="train on M tasks only, drawn once; tests use fresh ones"
     )
     task.add_argument("--physics", metavar="KIND", help="for reacher: exact (closed form, the default) or mjx")
     boundary_help = "what is seen between sub-episodes: the new one's first state, or as released the old one's last"

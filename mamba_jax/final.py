@@ -41,13 +41,14 @@ def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
     run.reporter.message(f"Finished: {outcome(overall)}. Everything is in {run.folder.path}.")
 
 
-def compile_test(run: Run, policy: Arrays, num_tasks: int):
-    """The program policy -> Score on `num_tasks` fresh tasks, the same for every policy of this run."""
+def compile_test(run: Run, policy: Arrays, num_tasks: int, *, fresh: bool = True):
+    """The program policy -> Score on `num_tasks` fresh tasks, or training tasks, the same for every policy of a run."""
 
     def test(policy: Arrays) -> Score:
-        return evaluate_policy(run.single, policy, run.keys.test, num_tasks, run.num_seeds)
+        return evaluate_policy(run.single, policy, run.keys.test, num_tasks, run.num_seeds, fresh=fresh)
 
-    return run.compile(f"the test on {num_tasks:,} fresh tasks", test, jax.eval_shape(lambda: policy))
+    kind = "fresh" if fresh else "training"
+    return run.compile(f"the test on {num_tasks:,} {kind} tasks", test, jax.eval_shape(lambda: policy))
 
 
 def summary(score: Score) -> dict[str, Any]:

@@ -88,14 +88,20 @@ def choose_better(better: jax.Array, new: Arrays, old: Arrays) -> Arrays:
     return {name: choose(name) for name in new}
 
 
-def evaluate_policy(algo: Algorithm, policy: Arrays, key: jax.Array, num_tasks: int, num_seeds: int = 1) -> Score:
+def evaluate_policy(
+    algo: Algorithm, policy: Arrays, key: jax.Array, num_tasks: int, num_seeds: int = 1, *, fresh: bool = True
+) -> Score:
     """`evaluate` for a policy, or for several seeds one after the other, which gives the Score a leading axis.
 
     algo: the algorithm of one seed. The same tasks are played for every seed.
     """
     template = jax.eval_shape(algo.init, jax.random.key(0))
     if num_seeds == 1:
-        return evaluate(algo, from_arrays(template, policy), key, num_tasks)
+        return evaluate(algo, from_arrays(template, policy), key, num_tasks, fresh=fresh)
     shared = {name: x for name, x in policy.items() if is_shared(name)}
     own = {name: x for name, x in policy.items() if not is_shared(name)}
-    return jax.lax.map(lambda one: evaluate(algo, from_arrays(template, one | shared), key, num_tasks), own)
+
+    def of_seed(one: Arrays) -> Score:
+        return evaluate(algo, from_arrays(template, one | shared), key, num_tasks, fresh=fresh)
+
+    return jax.lax.map(of_seed, own)

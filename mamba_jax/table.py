@@ -98,6 +98,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def spread(values: np.ndarray) -> str:
+    """Mean and deviation over seeds (seeds,) in words."""
+    if len(values) == 1:
+        return f"{values[0]:.1f} (1 seed)"
+    return f"{values.mean():.1f} ± {values.std():.1f} ({len(values)} seeds)"
+
+
 def markdown(entries: Iterable[Entry], link_to: Path) -> str:
     """A table with one line per run; links to the runs' folders are relative to the folder `link_to`."""
     lines = [
@@ -111,9 +118,7 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
         cells = [
             entry.row,
             f"{entry.algo}, {entry.size}",
-            f"{entry.scores.mean():.1f} ± {entry.scores.std():.1f} ({seeds} seeds)"
-            if seeds > 1
-            else f"{entry.scores[0]:.1f} (1 seed)",
+            spread(entry.scores),
             f"{iqm.mean:.1f} [{iqm.low:.1f}, {iqm.high:.1f}]" if seeds > 1 else "-",
             ", ".join(f"{value:.1f}" for value in entry.by_sub_episode),
             f"{paper.mean} ± {paper.std}" if paper else "-",

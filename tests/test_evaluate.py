@@ -57,6 +57,12 @@ def test_tasks_are_fresh_and_fixed_by_the_key(train_tasks):
     assert len(np.unique(np.round(first, 3))) == 3
 
 
+def test_tasks_can_be_those_of_training():
+    algo = tiny(lifetime_env(train_tasks=1))
+    returns = jax.jit(lambda: evaluate(algo, with_gain(algo, 0.5), jax.random.key(1), 30, fresh=False).returns)()
+    assert len(np.unique(np.round(returns, 3))) == 1
+
+
 def test_chunks_of_lanes():
     """Five tasks at most two at a time: three chunks, the sixth lane left out."""
     algo = tiny()
