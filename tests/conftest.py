@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-# Tests compile the same programs again and again; this process keeps them while it runs.
+# Tests compile the same programs again and again; all their processes share them while they run.
 COMPILED = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+os.environ.setdefault("MAMBA_JAX_COMPILED_TESTS", COMPILED.name)  # processes of pytest-xdist get that of their parent
+jax.config.update("jax_compilation_cache_dir", os.environ["MAMBA_JAX_COMPILED_TESTS"])
 
 
 def pytest_addoption(parser):

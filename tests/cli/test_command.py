@@ -36,7 +36,7 @@ class Place:
     def __init__(self, folder):
         self.folder = folder
         self.processes = []
-        here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+        here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
         self.environment = {name: x for name, x in os.environ.items() if name not in ("NPROC", "MUJOCO_GL")} | here
 
     def start(self, script, *arguments):

@@ -15,6 +15,7 @@ from mamba_jax.run_folder import FORMAT
 from mamba_jax.table import draw, interquartile_mean, markdown, read_entries
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
+ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba"):
@@ -59,7 +60,7 @@ def test_rows_of_different_numbers_of_sub_tasks_stay_apart(tmp_path):
 
 
 def reproduce(folder, *arguments):
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")} | ONE_DEVICE
     command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
@@ -97,7 +98,7 @@ def test_impossible_requests_end_with_one_sentence(folder, words):
 
 
 def test_a_signal_stops_the_run_and_starts_no_other(folder):
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")} | ONE_DEVICE
     words = ["--rows", "rooms-2", "rooms-3", "--algos", "rl2", "--size", "debug", "--out", "stopped"]
     command = [sys.executable, str(SCRIPT), *words]
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
