@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from probes import probe
 
+from mamba_jax.algos.mamba import batch_metrics
 from mamba_jax.replay import Rows, insert, make_replay, sample
 from mamba_jax.rollout import collect, random_policy
 
@@ -80,3 +81,9 @@ def test_observations_are_answered_by_actions_of_the_following_row():
     np.testing.assert_array_equal(rows.action[:, 1:], rows.observation["state"][:, :-1, 0])
     np.testing.assert_array_equal(rows.observation["reward"][:, 1:], 1)
     assert np.asarray(collected.returns).sum() == 8 * env.num_steps
+
+
+def test_finding_reward_is_told_from_keeping_it():
+    reward = jnp.array([[0, 1, 1, 0, 1], [0, 0, -1, 0, 0]]).T
+    metrics = batch_metrics(reward)
+    assert metrics["batch_rewarded"] == 0.5 and metrics["batch_reward_found"] == pytest.approx(2 / 8)

@@ -248,9 +248,21 @@ def update(
     learner, latent, model_metrics = update_model(agent, learner, data, model_key, horizon)
     reward = data.observation["reward"]
     learner, behaviour_metrics = update_behaviour(agent, learner, latent, reward, behaviour_key, horizon)
+    model_metrics |= batch_metrics(reward)
     metrics = {f"world_model/{name}": value for name, value in model_metrics.items()}
-    metrics["world_model/batch_rewarded"] = jnp.mean(jnp.any(data.observation["reward"] > 0, 0), dtype=jnp.float32)
     return learner, metrics | {f"behaviour/{name}": value for name, value in behaviour_metrics.items()}
+
+
+def batch_metrics(reward: jax.Array) -> Metrics:
+    """How often training sequences (T, B) meet reward.
+
+    batch_rewarded: share of sequences with reward. batch_reward_found: share of rows with reward after a row without.
+    """
+    met = reward > 0
+    return {
+        "batch_rewarded": jnp.mean(jnp.any(met, 0), dtype=jnp.float32),
+        "batch_reward_found": jnp.mean(met[1:] & ~met[:-1], dtype=jnp.float32),
+    }
 
 
 def update_model(
