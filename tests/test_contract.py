@@ -8,6 +8,8 @@ from probes import probe
 
 import mamba_jax as mj
 from mamba_jax import sharding
+from mamba_jax.checkpoint import Checkpoints
+from mamba_jax.policy import from_arrays, to_arrays
 
 ALGORITHMS = mj.algorithms()
 
@@ -121,6 +123,14 @@ def test_one_program_for_all_steps_and_no_copy_of_the_donated_state(start, compi
     for _ in range(3):
         state, _ = compiled(state)
     assert int(state.rounds) == int(start.rounds) + 3
+
+
+def test_a_step_after_saving_and_restoring_is_the_same_bit_for_bit(algo, start, step, tmp_path):
+    checkpoints, arrays = Checkpoints(tmp_path / "checkpoints"), to_arrays(start)
+    checkpoints.save(1, {"state": arrays}, {})
+    restored, _ = checkpoints.restore(1, {"state": jax.eval_shape(lambda: arrays)})
+    detour = step(from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), restored["state"]))
+    assert_same(detour, step(start))
 
 
 def test_acting_needs_no_training_and_is_deterministic_without_exploration(algo, start):
