@@ -67,7 +67,7 @@ SHARP_ROUNDS = 450
 SMALL: dict[str, Sections] = {
     "rooms": {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64},
-        "actor_critic": SHARP_BEHAVIOUR | {"entropy": 3e-3},
+        "actor_critic": SHARP_BEHAVIOUR | {"entropy": 1e-2},
         "optimizer": SHARP_RATES,
     },
     "escape-room": {
