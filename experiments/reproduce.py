@@ -5,10 +5,11 @@ Runs what is missing, resumes what is unfinished, skips what is done, then write
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
-from jobs import add_options, execute_all, make_job, plan
+from jobs import Job, add_options, execute_all, make_job, plan
 from runtime import Parser, configure_jax, one_sentence_errors, set_environment
 
 SMALL_ROWS = ("halfcircle", "point-wind", "escape-room", "rooms-3", "rooms-4", "reacher-1")
@@ -21,7 +22,7 @@ def main(words: list[str]) -> int:
     with one_sentence_errors("reproduce.py", {ValueError: 2}):
         options = parser().parse_args(words)
         pairs = [(row, algo) for row in options.rows for algo in options.algos]
-        jobs = [make_job(row, algo, f"{row}-{algo}-{options.size}", [], options) for row, algo in pairs]
+        jobs = [job for row, algo in pairs for job in runs_of(row, algo, options)]
         for job in jobs:
             print(plan(job), flush=True)
         if options.dry_run:
@@ -29,6 +30,15 @@ def main(words: list[str]) -> int:
         code = execute_all(jobs, options.jobs)
         write_table(options.out)
     return code
+
+
+def runs_of(row: str, algo: str, options: argparse.Namespace) -> list[Job]:
+    """The run of all seeds of a row and algorithm, or with `--apart` a run for each."""
+    name = f"{row}-{algo}-{options.size}"
+    if not options.apart:
+        return [make_job(row, algo, name, [], options)]
+    one = argparse.Namespace(**vars(options) | {"seeds": 1})
+    return [make_job(row, algo, f"{name}-s{seed}", ["--seed", str(seed)], one) for seed in range(options.seeds)]
 
 
 def parser() -> Parser:
@@ -41,6 +51,8 @@ def parser() -> Parser:
     algos = mj.algorithms()
     found.add_argument("--algos", nargs="+", default=["mamba"], choices=algos, metavar="ALGO", help=", ".join(algos))
     add_options(found, seeds=3, out="results")
+    apart_help = "train each seed in a run of its own: on CPU cores with --jobs faster than all in one program"
+    found.add_argument("--apart", action="store_true", help=apart_help)
     return found
 
 

@@ -15,15 +15,15 @@ from scipy import stats
 
 from mamba_jax.curves import grid
 from mamba_jax.reference import ALGORITHMS, Reference, reference
-from mamba_jax.run_folder import RunFolder
+from mamba_jax.run_folder import IDENTITY, RunFolder
 
 RESAMPLES = 10_000
 
 
 class Entry(NamedTuple):
-    """A finished run. row: environment and sub-tasks as in "rooms-3". scores: (seeds,) mean return over fresh tasks.
-    by_sub_episode: means over seeds. steps, updates: of one seed. seconds: of running, all seeds together.
-    hardware: in words."""
+    """A finished run, or runs that differ in their seeds alone. row: environment and sub-tasks as in "rooms-3".
+    scores: (seeds,) mean return over fresh tasks. by_sub_episode: means over seeds. steps, updates: of one seed.
+    seconds: of running, all seeds together. hardware: in words. setting: what runs of one entry share."""
 
     row: str
     algo: str
@@ -35,7 +35,13 @@ class Entry(NamedTuple):
     seconds: float
     hardware: str
     known: Reference
-    path: Path
+    setting: dict[str, Any]
+    paths: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        """The folder of its first run."""
+        return self.paths[0]
 
 
 class Interval(NamedTuple):
@@ -73,15 +79,35 @@ def read_entry(folder: RunFolder) -> Entry:
         seconds=result["seconds"],
         hardware=hardware(description["hardware"]),
         known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
-        path=folder.path,
+        setting={key: description[key] for key in IDENTITY} | {"options": options | {"seed": None, "seeds": None}},
+        paths=(folder.path,),
     )
 
 
 def read_entries(root: Path) -> list[Entry]:
-    """All finished runs in the folders of `root`, by row, algorithm and size."""
-    found = [read_entry(RunFolder(path.parent)) for path in root.glob("*/eval.json")]
+    """All finished runs in the folders of `root`, by row, algorithm and size; those of one setting are one entry."""
+    found: list[Entry] = []
+    for path in sorted(root.glob("*/eval.json")):
+        entry = read_entry(RunFolder(path.parent))
+        same = next((i for i, other in enumerate(found) if other.setting == entry.setting), None)
+        if same is None:
+            found.append(entry)
+        else:
+            found[same] = combine(found[same], entry)
     order = {name: index for index, name in enumerate(ALGORITHMS)}
-    return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.path.name))
+    return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.paths))
+
+
+def combine(one: Entry, other: Entry) -> Entry:
+    """Runs of one setting with different seeds as one entry."""
+    counts = [len(one.scores), len(other.scores)]
+    means = np.average([one.by_sub_episode, other.by_sub_episode], axis=0, weights=counts)
+    return one._replace(
+        scores=np.concatenate([one.scores, other.scores]),
+        by_sub_episode=tuple(means.tolist()),
+        seconds=one.seconds + other.seconds,
+        paths=one.paths + other.paths,
+    )
 
 
 def hardware(description: dict[str, Any]) -> str:
@@ -106,7 +132,7 @@ def spread(values: np.ndarray) -> str:
 
 
 def markdown(entries: Iterable[Entry], link_to: Path) -> str:
-    """A table with one line per run; links to the runs' folders are relative to the folder `link_to`."""
+    """A table with one line per entry; links to the runs' folders are relative to the folder `link_to`."""
     lines = [
         "| environment | algorithm, size | return ± std over seeds | IQM [95% interval] | by sub-episode | paper "
         "| ceiling | steps | time, all seeds | run |",
@@ -125,7 +151,7 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
             str(entry.known.ceiling or "-"),
             f"{entry.steps / 1e6:.1f}M",
             f"{duration(entry.seconds)}, {entry.hardware}",
-            f"[{entry.path.name}]({entry.path.resolve().relative_to(link_to.resolve())})",
+            ", ".join(f"[{path.name}]({path.resolve().relative_to(link_to.resolve())})" for path in entry.paths),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -70,7 +70,7 @@ def test_bad_choices_are_usage_errors(words, tmp_path, capsys):
 def write_run(out, variant, returns):
     """A finished run with a learning curve."""
     folder = out / f"rooms-3-{variant}"
-    write_result(folder, returns, env="rooms", subtasks=3)
+    write_result(folder, returns, env="rooms", subtasks=3, config={"variant": folder.name})
     values = {"eval/return_mean": sum(returns) / len(returns), "eval/return_mean/seeds": returns}
     lines = [json.dumps({"round": n, "env_steps": 100 * n} | values) for n in range(3)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")

@@ -18,11 +18,12 @@ SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
-def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba"):
+def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba", seed=0, config=None):
     """The folder of a finished run of several seeds."""
     description = {
         "format": FORMAT,
-        "options": {"env": env, "algo": algo, "size": "small", "seeds": len(returns)},
+        "options": {"env": env, "algo": algo, "size": "small", "seed": seed, "seeds": len(returns)},
+        "config": config or {},
         "environment": {"name": env, "subtasks": subtasks, "sub_episodes": 3, "length": 100},
         "hardware": {"backend": "cpu", "devices": ["cpu"], "cpus": 2},
     }
@@ -53,6 +54,17 @@ def test_a_finished_run_stands_beside_the_paper_and_the_ceiling(tmp_path):
     assert (tmp_path / "table.png").stat().st_size > 5_000
 
 
+def test_runs_that_differ_in_their_seed_alone_are_one_entry(tmp_path):
+    write_result(tmp_path / "a", [230.0, 240.0], seed=0)
+    write_result(tmp_path / "b", [250.0], seed=1)
+    write_result(tmp_path / "other", [0.0], seed=2, config={"rate": 1.0})
+    together, other = read_entries(tmp_path)
+    assert sorted(together.scores) == [230.0, 240.0, 250.0] and list(other.scores) == [0.0]
+    assert together.seconds == 7200.0 and together.by_sub_episode == (1.0, 2.0, 3.0)
+    line = markdown([together], tmp_path)
+    assert "240.0 ± 8.2 (3 seeds)" in line and "[a](a), [b](b)" in line
+
+
 def test_rows_of_different_numbers_of_sub_tasks_stay_apart(tmp_path):
     for rooms in (4, 3):
         write_result(tmp_path / f"rooms-{rooms}", [10.0, 20.0], env="rooms", subtasks=rooms)
@@ -80,14 +92,19 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(folder):
     assert not (folder / "results" / "rooms-3-mamba-small").exists()
 
 
-def test_rows_are_trained_once_and_tabulated(folder):
-    words = ["--rows", "rooms-2", "--algos", "rl2", "--size", "debug", "--seeds", "2", "--out", "made", "--jobs", "2"]
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_are_trained_once_and_tabulated(folder, apart):
+    made = folder / f"made-{apart}"
+    words = ["--rows", "rooms-2", "--algos", "rl2", "--size", "debug", "--seeds", "2", "--out", made.name]
+    words += ["--jobs", "2", *(["--apart"] if apart else [])]
     first = reproduce(folder, *words)
     assert first.returncode == 0, first.stdout + first.stderr
-    table = (folder / "made" / "table.md").read_text()
-    assert "rooms-2" in table and "(2 seeds)" in table
-    assert (folder / "made" / "table.png").exists()
-    assert reproduce(folder, *words).stdout.startswith("made/rooms-2-rl2-debug: done")
+    table = (made / "table.md").read_text()
+    assert table.count("rooms-2 |") == 1 and "(2 seeds)" in table
+    assert (made / "table.png").exists()
+    runs = ["rooms-2-rl2-debug-s0", "rooms-2-rl2-debug-s1"] if apart else ["rooms-2-rl2-debug"]
+    assert sorted(path.name for path in made.iterdir() if path.is_dir()) == runs
+    assert reproduce(folder, *words).stdout.count(": done") == len(runs)
 
 
 @pytest.mark.parametrize("words", [["--rows", "moon-3"], ["--rows", "rooms-1"], ["--seeds", "0"]])
