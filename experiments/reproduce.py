@@ -51,16 +51,16 @@ def parser() -> Parser:
     algos = mj.algorithms()
     found.add_argument("--algos", nargs="+", default=["mamba"], choices=algos, metavar="ALGO", help=", ".join(algos))
     add_options(found, seeds=3, out="results")
-    apart_help = "train each seed in a run of its own: on CPU cores with --jobs faster than all in one program"
+    apart_help = "train each seed in a run of its own, which with --jobs suits CPU cores"
     found.add_argument("--apart", action="store_true", help=apart_help)
     return found
 
 
 def write_table(out: Path) -> None:
     """Writes table.md and table.png of all finished runs in the folder."""
-    from mamba_jax.table import draw, markdown, read_entries
+    from mamba_jax.table import draw, markdown, over_seeds, read_entries
 
-    if entries := read_entries(out):
+    if entries := over_seeds(read_entries(out)):
         (out / "table.md").write_text(markdown(entries, out))
         draw(entries, out / "table.png")
         print(f"Wrote {out / 'table.md'} and {out / 'table.png'}.")

@@ -35,10 +35,10 @@ def replace_part(text: str, name: str, table: str) -> str:
 
 
 def results_table() -> str:
-    """A row for every finished run under results/."""
-    from mamba_jax.table import markdown, read_entries
+    """A row for the finished runs of every setting under results/."""
+    from mamba_jax.table import markdown, over_seeds, read_entries
 
-    return markdown(read_entries(ROOT / "results"), ROOT)
+    return markdown(over_seeds(read_entries(ROOT / "results")), ROOT)
 
 
 def speed_table() -> str:

@@ -23,7 +23,8 @@ RESAMPLES = 10_000
 class Entry(NamedTuple):
     """A finished run, or runs that differ in their seeds alone. row: environment and sub-tasks as in "rooms-3".
     scores: (seeds,) mean return over fresh tasks. by_sub_episode: means over seeds. steps, updates: of one seed.
-    seconds: of running, all seeds together. hardware: in words. setting: what runs of one entry share."""
+    seconds: of running, all seeds together. hardware: in words. setting: what runs of one entry share. seeds: of each
+    run its seed and how many it trained. paths: folders."""
 
     row: str
     algo: str
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     hardware: str
     known: Reference
     setting: dict[str, Any]
+    seeds: tuple[tuple[int, int], ...]
     paths: tuple[Path, ...]
 
     @property
@@ -80,32 +82,42 @@ def read_entry(folder: RunFolder) -> Entry:
         hardware=hardware(description["hardware"]),
         known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
         setting={key: description[key] for key in IDENTITY} | {"options": options | {"seed": None, "seeds": None}},
+        seeds=((options["seed"], options["seeds"]),),
         paths=(folder.path,),
     )
 
 
 def read_entries(root: Path) -> list[Entry]:
-    """All finished runs in the folders of `root`, by row, algorithm and size; those of one setting are one entry."""
-    found: list[Entry] = []
-    for path in sorted(root.glob("*/eval.json")):
-        entry = read_entry(RunFolder(path.parent))
-        same = next((i for i, other in enumerate(found) if other.setting == entry.setting), None)
-        if same is None:
-            found.append(entry)
-        else:
-            found[same] = combine(found[same], entry)
+    """All finished runs in the folders of `root`, by row, algorithm and size."""
+    found = [read_entry(RunFolder(path.parent)) for path in root.glob("*/eval.json")]
     order = {name: index for index, name in enumerate(ALGORITHMS)}
-    return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.paths))
+    return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.path.name))
+
+
+def over_seeds(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries in their order, those that differ in their seeds alone as one; a repeated seed keeps an entry apart."""
+    found: list[Entry] = []
+    for entry in entries:
+        for index, other in enumerate(found):
+            if other.setting == entry.setting and not set(other.seeds) & set(entry.seeds):
+                found[index] = combine(other, entry)
+                break
+        else:
+            found.append(entry)
+    return found
 
 
 def combine(one: Entry, other: Entry) -> Entry:
-    """Runs of one setting with different seeds as one entry."""
+    """Two entries of one setting as one."""
     counts = [len(one.scores), len(other.scores)]
     means = np.average([one.by_sub_episode, other.by_sub_episode], axis=0, weights=counts)
+    same = one.hardware == other.hardware
     return one._replace(
         scores=np.concatenate([one.scores, other.scores]),
         by_sub_episode=tuple(means.tolist()),
         seconds=one.seconds + other.seconds,
+        hardware=one.hardware if same else f"{one.hardware}; {other.hardware}",
+        seeds=one.seeds + other.seeds,
         paths=one.paths + other.paths,
     )
 

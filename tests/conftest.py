@@ -6,8 +6,10 @@ from pathlib import Path
 
 os.environ.setdefault("NPROC", "8")  # XLA's CPU client hangs in MJX humanoid programs with two threads
 # Tests compile far longer than they compute: unoptimised, with the older fusions, it takes half the time.
-DEVICES, COMPILE = "--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"
-os.environ.setdefault("XLA_FLAGS", f"{DEVICES} {COMPILE} --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
 import jax
