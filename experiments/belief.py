@@ -1,7 +1,8 @@
 """What an agent knows of its task: `python experiments/belief.py RUN [--out PREFIX]`, for halfcircle and escape-room.
 
 Plays many meta-episodes, trains a small probe to read the direction of the goal or the door from the agent's memory,
-and draws what it reads in a task that the probe has not seen, step by step: PREFIX.png and PREFIX.gif.
+and draws what it reads in a task that the probe has not seen, step by step: PREFIX.png and PREFIX.gif. Prints the
+returns by direction, which show where the agent does not search.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 BINS = 32
 """Directions that the probe tells apart, equal parts of 0 to pi."""
+
+SECTORS = 6
+"""Equal parts of 0 to pi for which returns are printed."""
 
 HELD_OUT = 64
 UPDATES, BATCH, RATE = 3000, 1024, 1e-3
@@ -59,6 +63,8 @@ def main(words: list[str]) -> int:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         draw_moments(played, beliefs, task, length, prefix.with_suffix(".png"))
         animate(played, beliefs, task, prefix.with_suffix(".gif"))
+    for line in returns_by_sector(played, length):
+        print(line)
     by_sub_episode = ", ".join(f"{value:.2f}" for value in nats)
     print(f"Nats left about the direction at the end of each sub-episode, of {np.log(BINS):.2f}: {by_sub_episode}.")
     print(f"Wrote {prefix.with_suffix('.png')} and {prefix.with_suffix('.gif')}.")
@@ -110,6 +116,20 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
         ),
         algo.env.length,
     )
+
+
+def returns_by_sector(played: Played, length: int) -> list[str]:
+    """A line for every sector of directions: tasks in it, and their mean return by sub-episode of `length` steps."""
+    starts = np.arange(0, len(played.reward), length)
+    returns = np.add.reduceat(played.reward, starts)  # (N, K)
+    sector = np.minimum((played.direction / np.pi * SECTORS).astype(int), SECTORS - 1)
+    lines = []
+    for index in range(SECTORS):
+        inside = returns[:, sector == index]
+        means = ", ".join(f"{value:.1f}" for value in inside.mean(1)) if inside.size else "-"
+        low, high = 180 * index // SECTORS, 180 * (index + 1) // SECTORS
+        lines.append(f"Direction {low} to {high} degrees, {inside.shape[1]} tasks: returns by sub-episode {means}.")
+    return lines
 
 
 def read_beliefs(played: Played) -> tuple[np.ndarray, list[float]]:

@@ -129,13 +129,15 @@ class HorizonConfig:
 class DataConfig:
     """Collection and replay.
 
-    lanes: environments in parallel. train_ratio: updates per environment step and sub-episode, as the paper counts.
+    lanes: environments in parallel. explore: share of them that act at random in one sub-episode of every meta-episode,
+    0 as published. train_ratio: updates per environment step and sub-episode, as the paper counts.
     batch: sequences per update. capacity: environment steps in the replay. prefill: random meta-episodes before
     training, rounded up to whole rounds. context: "meta_episode" (sequences from its start) or "window" (random cuts).
     window: length of a cut, for context "window".
     """
 
     lanes: int = 10
+    explore: float = 0.0
     train_ratio: float = 0.03
     batch: int = 16
     capacity: int = 1_000_000
@@ -178,6 +180,7 @@ class MambaConfig:
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
         require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
+        require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
         require(0 < behaviour.discount <= 1, "actor_critic.discount must lie in (0, 1].")
         require(0 <= behaviour.lambda_ <= 1, "actor_critic.lambda_ must lie in [0, 1].")
         require(0 <= model.unimix < 1, "world_model.unimix must lie in [0, 1).")
@@ -211,6 +214,7 @@ ZERO_ALLOWED = {
     "initial",
     "growth_steps",
     "prefill",
+    "explore",
 }
 
 

@@ -12,12 +12,13 @@ from flax import struct
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
 from mamba_jax.config import MambaConfig
+from mamba_jax.explore import with_exploration
 from mamba_jax.horizon import is_constant, scheduled_horizon
 from mamba_jax.nn import policy
 from mamba_jax.nn.policy import ActionSpec
 from mamba_jax.ops.optim import apply_gradients, clipped_adam
 from mamba_jax.replay import Replay, Rows, insert, make_replay, sample
-from mamba_jax.rollout import Collected, collect, random_policy
+from mamba_jax.rollout import Collected, Policy, collect, random_policy, where_lane
 from mamba_jax.types import Algorithm, MetaEnvironment, Metrics
 
 
@@ -173,18 +174,29 @@ def act(
     return Carry(latent, action), jnp.argmax(action, -1) if spec.discrete else action
 
 
+def collector(agent: Agent, learner: Learner, key: jax.Array) -> tuple[Policy, Any]:
+    """The policy that collects, with `data.explore` of its lanes exploring, and its memory at a start."""
+    data, spec = agent.config.data, agent.behaviour.spec
+    initial = init_carry(agent, learner, data.lanes)
+
+    def policy(carry, observation, key):
+        return act(agent, learner, carry, observation, key, explore=True)
+
+    def tell(carry, mask, action):
+        vector = jax.nn.one_hot(action, spec.size) if spec.discrete else action
+        return Carry(carry.latent, where_lane(mask, vector, carry.action))
+
+    if not data.explore:
+        return policy, initial
+    key = jax.random.fold_in(key, 0)
+    return with_exploration(agent.env, policy, initial, tell, key, data.lanes, data.explore)
+
+
 def train_step(agent: Agent, state: State) -> tuple[State, Metrics]:
     """One round: a meta-episode in every lane, then `updates_per_round` updates at the scheduled horizon."""
     env, config = agent.env, agent.config
     key, collect_key, update_key = jax.random.split(state.key, 3)
-    initial = init_carry(agent, state.learner, config.data.lanes)
-    collected = collect(
-        env,
-        lambda carry, observation, key: act(agent, state.learner, carry, observation, key, explore=True),
-        initial,
-        collect_key,
-        config.data.lanes,
-    )
+    collected = collect(env, *collector(agent, state.learner, collect_key), collect_key, config.data.lanes)
     replay = insert(state.replay, collected.rows)
     horizon = training_horizon(agent, state.rounds + 1)
     count = updates_per_round(env, config)

@@ -49,6 +49,14 @@ def test_the_probe_reads_what_the_memory_knows_and_no_more(played, tmp_path, mon
     assert len(imageio.imread(tmp_path / "belief.gif")) == len(range(0, 2 * LENGTH - 1, belief.FRAME_EVERY))
 
 
+def test_returns_are_told_by_direction(played):
+    first = played.direction < np.pi / belief.SECTORS
+    lazy = played._replace(reward=np.where(first, 0.0, played.reward))
+    lines = belief.returns_by_sector(lazy, LENGTH)
+    assert len(lines) == belief.SECTORS and lines[0].endswith("sub-episode 0.0, 0.0.")
+    assert f"{first.sum()} tasks" in lines[0] and "sub-episode 4.0, 9.0." in lines[3]
+
+
 def test_the_task_shown_is_one_that_was_found(played):
     late = played._replace(reward=played.reward.copy())
     late.reward[: FOUND + 2, 5] = 0.0

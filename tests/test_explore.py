@@ -1,0 +1,78 @@
+"""Exploring lanes: when they act at random, for how long, and that the agent is told."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+import mamba_jax as mj
+from mamba_jax.algos import mamba
+from mamba_jax.explore import HOLD, with_exploration
+from mamba_jax.rollout import collect, where_lane
+
+LANES, LENGTH, SUB_EPISODES = 64, 40, 3
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of a policy that repeats the last action it was told of, none at first; half of the lanes explore."""
+    env = envs.make("halfcircle", sub_episodes=SUB_EPISODES, length=LENGTH)
+
+    def tell(memory, mask, action):
+        return where_lane(mask, action, memory)
+
+    def program(key):
+        policy, initial = with_exploration(
+            env, lambda memory, observation, key: (memory, memory), jnp.zeros((LANES, 2)), tell, key, LANES, 0.5
+        )
+        return collect(env, policy, initial, key, LANES).rows
+
+    return jax.device_get(jax.jit(program)(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def actions(rows):
+    """(lanes, N T - 1, 2): what was done at every step but the last."""
+    return rows.action[:, 1:]
+
+
+def test_other_lanes_are_left_to_the_policy(rows, actions):
+    assert not actions[LANES // 2 :].any()
+    assert not rows.observation["state"][LANES // 2 :].any()
+
+
+def test_a_lane_explores_in_one_sub_episode_and_the_policy_goes_on_from_what_was_done(actions):
+    starts = []
+    for lane in actions[: LANES // 2]:
+        start = int(np.flatnonzero(lane.any(-1))[0])
+        assert start % LENGTH == 0
+        later = lane[start + LENGTH - 1 :]
+        np.testing.assert_array_equal(later, np.broadcast_to(later[:1], later.shape))
+        starts.append(start // LENGTH)
+    assert set(starts) == set(range(SUB_EPISODES))
+
+
+def test_random_actions_are_held_and_reach_farther_than_single_ones(rows, actions):
+    changes = (actions[: LANES // 2, 1:] != actions[: LANES // 2, :-1]).any(-1).sum(1) - 1  # the first one starts it
+    assert abs(changes.mean() - LENGTH / HOLD) < 1.5
+    distance = np.linalg.norm(rows.observation["state"][: LANES // 2], axis=-1).max(1)
+    assert np.median(distance) > 1.0  # single random steps of 0.1 come to about 0.5
+
+
+@pytest.mark.parametrize("name", ["halfcircle", "rooms"])
+def test_mamba_is_told_what_was_done_in_its_place(name):
+    env = envs.make(name, length=5)
+    config = mj.preset("mamba", env, "debug")
+    agent = mamba.make_agent(env, replace(config, data=replace(config.data, explore=1.0)))
+    learner = mamba.init_learner(agent, jax.random.key(0))
+    policy, memory = mamba.collector(agent, learner, jax.random.key(1))
+    memory = memory._replace(when=jnp.zeros_like(memory.when))
+    lanes = agent.config.data.lanes
+    first = env.reset_lanes(jax.random.key(2), lanes)[1]
+    memory, action = jax.jit(policy)(memory, first.observation, jax.random.key(3))
+    np.testing.assert_array_equal(action, memory.held)
+    told = memory.own.action.argmax(-1) if agent.behaviour.spec.discrete else memory.own.action
+    np.testing.assert_array_equal(told, action)
