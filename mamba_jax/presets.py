@@ -71,6 +71,7 @@ SMALL: dict[str, Sections] = {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 1e-2},
         "optimizer": SHARP_RATES,
+        "data": {"explore": 0.25},
     },
     "escape-room": {
         "world_model": SHARP_MODEL | {"stoch": 2, "classes": 32},
