@@ -52,7 +52,7 @@ def test_a_row_without_schedule_has_no_variant_without_it(tmp_path, capsys):
     words = ["--row", "halfcircle", "--variants", "full", "without-schedule", "--dry-run", "--out", str(out)]
     assert ablations.main(words) == 0
     full, left_out = sorted(capsys.readouterr().out.splitlines())
-    assert full.startswith(f"{out}/halfcircle-full: train 8,000 updates with 5 seeds")
+    assert full.startswith(f"{out}/halfcircle-full: train 16,000 updates with 5 seeds")
     assert left_out.startswith(f"{out}/halfcircle-without-schedule: left out") and not out.exists()
 
 
