@@ -31,8 +31,8 @@ def test_only_a_run_of_as_many_seeds_and_steps_is_finished(tmp_path):
     assert jobs.plan(job_of(tmp_path)) == f"{tmp_path / 'halfcircle-mamba'}: done"
     assert not jobs.finished(job_of(tmp_path, seeds=3))
     assert not jobs.finished(job_of(tmp_path, steps=5_000_000))
-    longer = jobs.plan(job_of(tmp_path, steps=12_000_000))
-    assert longer.endswith("halfcircle-mamba: train 10,000 updates with 2 seeds, about 75 min")
+    longer = jobs.plan(job_of(tmp_path, steps=24_000_000))
+    assert longer.endswith("halfcircle-mamba: train 20,000 updates with 2 seeds, about 75 min")
 
 
 @pytest.mark.parametrize("row", ["moon", "rooms-0", "halfcircle-3"])
