@@ -31,7 +31,7 @@ def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba"
     result = {"return_mean": float(np.mean(returns)), "return_per_sub_episode": [1.0, 2.0, 3.0], "best": best}
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(description))
-    (path / "eval.json").write_text(json.dumps(result | {"env_steps": 19_200_000, "updates": 16_000, "seconds": 3600.0}))
+    (path / "eval.json").write_text(json.dumps(result | {"env_steps": 19_200_000, "updates": 16000, "seconds": 3600.0}))
 
 
 def test_the_interquartile_mean_leaves_out_the_outer_quarters():
