@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs import Job, add_options, execute_all, make_job, plan
 from runtime import Parser, configure_jax, one_sentence_errors, set_environment
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mamba_jax.curves import Curve
     from mamba_jax.table import Entry
 
-# Variant -> arguments of run.py. Pairing "aligned" and boundary "reset" are the full agent's.
+# Variant -> arguments of run.py. Which of the two pairings is the full agent's depends on the row.
 VARIANTS: dict[str, list[str]] = {
     "full": [],
     "without-reward-and-time": ["--config.world-model.reward-and-time", "false"],
@@ -26,6 +26,8 @@ VARIANTS: dict[str, list[str]] = {
     "without-schedule": ["--config.horizon.initial", "0"],
     "without-local-reconstruction": ["--config.world-model.window", "0"],
     "released-pairing": ["--config.world-model.pairing", "released"],
+    "aligned-pairing": ["--config.world-model.pairing", "aligned"],
+    "without-exploring-lanes": ["--config.data.explore", "0"],
     "final-boundary": ["--boundary", "final"],
 }
 
@@ -60,23 +62,24 @@ def parser() -> Parser:
 
 
 def make_jobs(options: argparse.Namespace) -> list[Job]:
-    """The runs of the chosen variants; says which one is left out. Raises UsageError or ValueError."""
-    jobs = []
+    """The runs of the chosen variants; says which are left out. Raises UsageError or ValueError."""
+
+    def job_of(variant: str) -> Job:
+        return make_job(options.row, "mamba", f"{options.row}-{variant}", VARIANTS[variant], options)
+
+    full, jobs = agent_of(job_of("full")), []
     for variant in options.variants:
-        job = make_job(options.row, "mamba", f"{options.row}-{variant}", VARIANTS[variant], options)
-        if variant == "without-schedule" and not has_schedule(options):
-            print(f"{job.folder}: left out, since {options.row} has no horizon schedule at size {options.size}")
+        job = job_of(variant)
+        if variant != "full" and agent_of(job) == full:
+            print(f"{job.folder}: left out, since the full agent of {options.row} at size {options.size} is no other")
         else:
             jobs.append(job)
     return jobs
 
 
-def has_schedule(options: argparse.Namespace) -> bool:
-    """Whether the full agent's training sequences grow on this row."""
-    from mamba_jax.horizon import is_constant
-
-    algo = make_job(options.row, "mamba", "full", [], options).choice.algo
-    return not is_constant(algo.config.horizon, algo.env.num_steps)
+def agent_of(job: Job) -> tuple[Any, str]:
+    """What a variant may change: the configuration, and the boundary of sub-episodes."""
+    return job.choice.algo.config, job.choice.options.boundary
 
 
 def write_results(out: Path) -> None:

@@ -146,7 +146,8 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
         model = replace(config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0)
-        return replace(config, world_model=model, actor_critic=behaviour, optimizer=OptimizerConfig())
+        data = replace(config.data, explore=0.0)
+        return replace(config, world_model=model, actor_critic=behaviour, optimizer=OptimizerConfig(), data=data)
     rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)
     return replace(
         config,

@@ -25,10 +25,8 @@ def rows():
         return where_lane(mask, action, memory)
 
     def program(key):
-        policy, initial = with_exploration(
-            env, lambda memory, observation, key: (memory, memory), jnp.zeros((LANES, 2)), tell, key, LANES, 0.5
-        )
-        return collect(env, policy, initial, key, LANES).rows
+        policy = with_exploration(env, lambda memory, observation, key: (memory, memory), tell, key, LANES, 0.5)
+        return collect(env, policy, jnp.zeros((LANES, 2)), key, LANES).rows
 
     return jax.device_get(jax.jit(program)(jax.random.key(0)))
 
@@ -64,15 +62,16 @@ def test_random_actions_are_held_and_reach_farther_than_single_ones(rows, action
 
 @pytest.mark.parametrize("name", ["halfcircle", "rooms"])
 def test_mamba_is_told_what_was_done_in_its_place(name):
-    env = envs.make(name, length=5)
+    env = envs.make(name, sub_episodes=1, length=5)
     config = mj.preset("mamba", env, "debug")
-    agent = mamba.make_agent(env, replace(config, data=replace(config.data, explore=1.0)))
+    agent = mamba.make_agent(
+        env, replace(config, data=replace(config.data, lanes=LANES, capacity=5 * LANES, explore=1.0))
+    )
     learner = mamba.init_learner(agent, jax.random.key(0))
-    policy, memory = mamba.collector(agent, learner, jax.random.key(1))
-    memory = memory._replace(when=jnp.zeros_like(memory.when))
-    lanes = agent.config.data.lanes
-    first = env.reset_lanes(jax.random.key(2), lanes)[1]
-    memory, action = jax.jit(policy)(memory, first.observation, jax.random.key(3))
-    np.testing.assert_array_equal(action, memory.held)
-    told = memory.own.action.argmax(-1) if agent.behaviour.spec.discrete else memory.own.action
-    np.testing.assert_array_equal(told, action)
+    carry, key = mamba.init_carry(agent, learner, LANES), jax.random.key(1)
+    first = env.reset_lanes(jax.random.key(2), LANES)[1]
+    own, own_action = mamba.act(agent, learner, carry, first.observation, key, explore=True)
+    told, action = mamba.collector(agent, learner, jax.random.key(3))(carry, first.observation, key)
+    assert (np.asarray(action) != own_action).any()
+    np.testing.assert_array_equal(told.latent.deter, own.latent.deter)
+    np.testing.assert_array_equal(told.action.argmax(-1) if agent.behaviour.spec.discrete else told.action, action)

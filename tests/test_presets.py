@@ -44,6 +44,7 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
     assert mamba.world_model.decoder_scale == tune.world_model.decoder_scale == 10
     assert (vanilla.world_model.decoder_scale, vanilla.world_model.dynamics_free_nats) == (1, 1)
     assert vanilla.actor_critic.rewarded_starts == 0
+    assert mamba.data.explore == tune.data.explore == 0.25 and vanilla.data.explore == 0
     assert vanilla.world_model.stoch == mamba.world_model.stoch and vanilla.optimizer.model_rate == 1e-4
 
 

@@ -174,10 +174,9 @@ def act(
     return Carry(latent, action), jnp.argmax(action, -1) if spec.discrete else action
 
 
-def collector(agent: Agent, learner: Learner, key: jax.Array) -> tuple[Policy, Any]:
-    """The policy that collects, with `data.explore` of its lanes exploring, and its memory at a start."""
+def collector(agent: Agent, learner: Learner, key: jax.Array) -> Policy:
+    """The policy that collects one meta-episode in every lane, `data.explore` of them exploring."""
     data, spec = agent.config.data, agent.behaviour.spec
-    initial = init_carry(agent, learner, data.lanes)
 
     def policy(carry, observation, key):
         return act(agent, learner, carry, observation, key, explore=True)
@@ -187,16 +186,16 @@ def collector(agent: Agent, learner: Learner, key: jax.Array) -> tuple[Policy, A
         return Carry(carry.latent, where_lane(mask, vector, carry.action))
 
     if not data.explore:
-        return policy, initial
-    key = jax.random.fold_in(key, 0)
-    return with_exploration(agent.env, policy, initial, tell, key, data.lanes, data.explore)
+        return policy
+    return with_exploration(agent.env, policy, tell, jax.random.fold_in(key, 0), data.lanes, data.explore)
 
 
 def train_step(agent: Agent, state: State) -> tuple[State, Metrics]:
     """One round: a meta-episode in every lane, then `updates_per_round` updates at the scheduled horizon."""
     env, config = agent.env, agent.config
     key, collect_key, update_key = jax.random.split(state.key, 3)
-    collected = collect(env, *collector(agent, state.learner, collect_key), collect_key, config.data.lanes)
+    initial, policy = init_carry(agent, state.learner, config.data.lanes), collector(agent, state.learner, collect_key)
+    collected = collect(env, policy, initial, collect_key, config.data.lanes)
     replay = insert(state.replay, collected.rows)
     horizon = training_horizon(agent, state.rounds + 1)
     count = updates_per_round(env, config)

@@ -22,6 +22,7 @@ CHANGES = {
     "without-schedule": ["config.horizon.initial is 50 there, 0 here"],
     "without-local-reconstruction": ["config.world_model.window is 3 there, 0 here"],
     "released-pairing": ["config.world_model.pairing is aligned there, released here"],
+    "without-exploring-lanes": ["config.data.explore is 0.25 there, 0.0 here"],
     "final-boundary": ["boundary is reset there, final here"],
 }
 
@@ -45,6 +46,13 @@ def test_every_variant_changes_one_part(tmp_path):
     found = {variant: list(different_leaves(described["full"], own)) for variant, own in described.items()}
     assert found == CHANGES
     assert {job.seeds for job in jobs} == {5} and described["random-windows"]["config"]["data"]["window"] == 64
+
+
+def test_the_pairing_that_the_full_agent_has_is_no_variant(tmp_path):
+    for row, other in (("halfcircle", "aligned-pairing"), ("rooms-3", "released-pairing")):
+        options = ablations.parser().parse_args(["--row", row, "--out", str(tmp_path)])
+        names = {job.folder.name.removeprefix(f"{row}-") for job in ablations.make_jobs(options)}
+        assert names & {"released-pairing", "aligned-pairing"} == {other}
 
 
 def test_a_row_without_schedule_has_no_variant_without_it(tmp_path, capsys):
