@@ -8,7 +8,6 @@ expects to find, and come back only if its model remembers.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 AHEAD = (1, 2, 4, 8, 16)
 """Steps ahead that are shown."""
+
+SEQUENCES = 128
+"""Meta-episodes that are drawn from the replay."""
 
 EVERY = 10
 """Rows between the starts of imagination in a meta-episode."""
@@ -47,24 +49,20 @@ def main(words: list[str]) -> int:
     from mamba_jax.checkpoint import CheckpointError
 
     with one_sentence_errors("foresight.py", {ValueError: 2, OSError: 2, CheckpointError: 1}):
-        options = parser().parse_args(words)
-        for line in table(foresee(*load_replay(options))):
+        path = parser().parse_args(words).run
+        for line in table(foresee(*load_replay(path))):
             print(line)
     return 0
 
 
 def parser() -> Parser:
     """The command line."""
-    from options import at_least_one
-
     found = Parser(prog="foresight.py", description="Compare the rewards that a world model imagines with real ones.")
     found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run of mamba or a Dreamer variant")
-    replay_help = "meta-episodes to draw from the replay (default: 128)"
-    found.add_argument("--sequences", type=at_least_one, default=128, metavar="B", help=replay_help)
     return found
 
 
-def load_replay(options: argparse.Namespace) -> tuple[Agent, Learner, Sequences]:
+def load_replay(path: Path) -> tuple[Agent, Learner, Sequences]:
     """The agent of a run with its parameters, and meta-episodes (T, B, ...) from its replay. Raises ValueError or
     CheckpointError."""
     import jax
@@ -76,17 +74,17 @@ def load_replay(options: argparse.Namespace) -> tuple[Agent, Learner, Sequences]
     from mamba_jax.replay import sample
     from mamba_jax.run_state import resume
 
-    run = load_run(options.run)
+    run = load_run(path)
     if run.single.name not in presets.DREAMERS:
         choice = ", ".join(presets.DREAMERS)
-        raise UsageError(f"{options.run} is a run of {run.single.name}, which has no world model: choose {choice}.")
+        raise UsageError(f"{path} is a run of {run.single.name}, which has no world model: choose {choice}.")
     if run.num_seeds > 1:
-        raise UsageError(f"{options.run} has {run.num_seeds} seeds in one: choose a run of one seed.")
+        raise UsageError(f"{path} has {run.num_seeds} seeds in one: choose a run of one seed.")
     current = resume(run, Checkpoints(run.folder.checkpoints, read_only=True))
     if current is None:
-        raise CheckpointError(f"{options.run} has no checkpoint yet.")
+        raise CheckpointError(f"{path} has no checkpoint yet.")
     agent = mamba.make_agent(run.single.env, run.single.config)
-    rows = sample(current.state.replay, jax.random.key(0), options.sequences)
+    rows = sample(current.state.replay, jax.random.key(0), SEQUENCES)
     return agent, current.state.learner, mamba.to_sequences(agent, rows)
 
 
