@@ -42,7 +42,8 @@ def results_table() -> str:
 
 
 def speed_table() -> str:
-    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release, and those of algorithms."""
+    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release, those of algorithms, and those
+    of results/release_loop.jsonl."""
     lines = ["| what | ours | release, two CPU cores | ratio |", "|---|---|---|---|"]
     for line in (ROOT / "results" / "benchmark.jsonl").read_text().splitlines():
         figures = json.loads(line)
@@ -60,6 +61,12 @@ def speed_table() -> str:
         else:
             continue
         lines.append(f"| {what} | {ours} | {theirs} | {figures.get('ratio', '-')} |")
+    for line in (ROOT / "results" / "release_loop.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        for size in ("small", "paper"):
+            what = f"{figures['env']}, {figures['algo']}, size {size}: the same, and the release's loop estimated"
+            ours, theirs = f"{figures[f'steps_per_s_{size}']:,}", f"{figures['release_estimate']:,} (estimate)"
+            lines.append(f"| {what} | {ours} | {theirs} | {figures[f'ratio_{size}']} |")
     return "\n".join(lines) + "\n"
 
 

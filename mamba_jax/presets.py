@@ -58,7 +58,7 @@ DREAMER_CUT = 64
 
 SMALL_UPDATES, SMALL_GROWTH_ROUNDS = 16, 60
 """Size small: updates of a round, and rounds until the horizon is the whole meta-episode."""
-SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 450, "escape-room": 1000}
+SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
 
 # What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
