@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
             raise UsageError("--steps and --seeds must be at least 1.")
         maps = {row: make_map(row) for row in options.rows}
         identity = {"steps": options.steps, "seeds": options.seeds, "size": options.size}
-        open_folder(options.out, words, identity)
+        open_folder(options.out, ["experiments/exploration.py", *words], identity)
         for row in options.rows:
             for algo in options.algos:
                 explore(row, algo, maps[row], options)
@@ -87,7 +87,10 @@ def make_map(row: str) -> Map:
 
 
 def open_folder(folder: Path, command: list[str], identity: dict[str, Any]) -> None:
-    """Makes the folder, or checks that it belongs to the same experiment; raises UsageError where it does not."""
+    """Makes the folder, or checks that it belongs to the same experiment; raises UsageError where it does not.
+
+    command: the script and its arguments.
+    """
     from mamba_jax.run_folder import commit, hardware, versions, write_atomically
 
     config = folder / "config.json"
@@ -98,7 +101,7 @@ def open_folder(folder: Path, command: list[str], identity: dict[str, Any]) -> N
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"identity": identity, "command": ["experiments/exploration.py", *command], "commit": commit()}
+    description = {"identity": identity, "command": command, "commit": commit()}
     description |= {"versions": versions(), "hardware": hardware()}
     write_atomically(config, json.dumps(description, indent=2))
 

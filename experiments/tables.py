@@ -42,8 +42,8 @@ def results_table() -> str:
 
 
 def speed_table() -> str:
-    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release, those of algorithms, and those
-    of results/release_loop.jsonl."""
+    """Figures of results/benchmark.jsonl that have a counterpart in the authors' release, and those of algorithms;
+    figures of results/release_loop.jsonl."""
     lines = ["| what | ours | release, two CPU cores | ratio |", "|---|---|---|---|"]
     for line in (ROOT / "results" / "benchmark.jsonl").read_text().splitlines():
         figures = json.loads(line)

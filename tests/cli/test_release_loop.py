@@ -18,7 +18,7 @@ import release_loop  # noqa: E402
 
 def test_its_task_is_halfcircle():
     env = envs.make("halfcircle", boundary="final")
-    state, row = jax.jit(env.reset)(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     task = release_loop.Task(np.random.default_rng(0))
     task.goal = np.asarray(state.params.goal, np.float64)
     toward = np.where(np.arange(env.num_steps) % 100 < 20, 0.49, 0.0)  # nearly to the goal, then rest
