@@ -217,24 +217,28 @@ def train_steps() -> Iterator[dict]:
 
 def algorithms() -> Iterator[dict]:
     """Environment steps per second of whole training steps (collection and updates) of every algorithm, size small."""
+    import mamba_jax as mj
+
+    for name in mj.algorithms():
+        yield rounded({"env": "halfcircle", "algo": name, "size": "small"} | training_round(name, "small"))
+
+
+def training_round(name: str, size: str) -> dict[str, Any]:
+    """Figures of the training step of an algorithm on HalfCircle."""
     import jax
 
     import envs
     import mamba_jax as mj
 
-    for name in mj.algorithms():
-        env = envs.make("halfcircle")
-        algo = mj.make(name, env, mj.preset(name, env, size="small"))
-        state = jax.jit(algo.init)(jax.random.key(0))
-        start = time.perf_counter()
-        step = jax.jit(algo.train_step).lower(state).compile()
-        compile_seconds = time.perf_counter() - start
-        seconds(step, state)
-        slowest_round = max(seconds(step, state) for _ in range(3))
-        yield rounded({
-            "env": "halfcircle", "algo": name, "size": "small", "compile_s": compile_seconds, "round_s": slowest_round,
-            "steps_per_s": round(algo.steps_per_round / slowest_round), "updates_per_round": algo.updates_per_round,
-        })  # fmt: skip
+    env = envs.make("halfcircle")
+    algo = mj.make(name, env, mj.preset(name, env, size=size))
+    compile_seconds, round_seconds = slowest(algo.train_step, jax.jit(algo.init)(jax.random.key(0)))
+    return {
+        "compile_s": compile_seconds,
+        "round_s": round_seconds,
+        "steps_per_s": round(algo.steps_per_round / round_seconds),
+        "updates_per_round": algo.updates_per_round,
+    }
 
 
 def compile_times() -> Iterator[dict]:

@@ -12,8 +12,7 @@ import itertools
 import json
 import multiprocessing
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -279,46 +278,23 @@ def compare() -> Iterator[dict[str, Any]]:
         import torch
     except ImportError:
         raise UsageError("PyTorch is missing: install it with `pip install torch`.") from None
-    from benchmark import hardware
+    from benchmark import hardware, seconds, training_round
 
     workers = Workers()
     try:
         for algo in ROLLOUTS:
-            theirs = ROLLOUTS[algo] * PROCESSES / slowest(Loop(algo, workers).run)
-            small, paper = our_speed(algo, "small"), our_speed(algo, "paper")
+            loop = Loop(algo, workers)
+            loop.run()  # the first iteration is slower
+            theirs = ROLLOUTS[algo] * PROCESSES / max(seconds(loop.run) for _ in range(REPEATS))
+            small, paper = (training_round(algo, size)["steps_per_s"] for size in ("small", "paper"))
             yield {
                 "part": "loop", "env": "halfcircle", "algo": algo, "release_estimate": round(theirs),
-                "steps_per_s_small": round(small), "ratio_small": round(small / theirs, 1),
-                "steps_per_s_paper": round(paper), "ratio_paper": round(paper / theirs, 1),
+                "steps_per_s_small": small, "ratio_small": round(small / theirs, 1),
+                "steps_per_s_paper": paper, "ratio_paper": round(paper / theirs, 1),
                 "torch": torch.__version__,
             } | hardware()  # fmt: skip
     finally:
         workers.close()
-
-
-def our_speed(algo: str, size: str) -> float:
-    """Environment steps per second of this project's training step."""
-    import jax
-
-    import envs
-    import mamba_jax as mj
-
-    env = envs.make("halfcircle")
-    made = mj.make(algo, env, mj.preset(algo, env, size=size))
-    state = jax.jit(made.init)(jax.random.key(0))
-    step = jax.jit(made.train_step).lower(state).compile()
-    return made.steps_per_round / slowest(lambda: jax.block_until_ready(step(state)))
-
-
-def slowest(run: Callable[[], Any]) -> float:
-    """Seconds of the slowest of some repeats; the first call does not count."""
-    run()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return max(seconds)
 
 
 if __name__ == "__main__":
