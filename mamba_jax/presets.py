@@ -67,7 +67,7 @@ SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount
 SHARP_RATES = {"model_rate": 1e-3, "model_clip": 20.0, "critic_rate": 1e-3}
 POINT_ROBOT: Sections = {"world_model": {"pairing": "released"}, "data": {"explore": 0.25}}
 SMALL: dict[str, Sections] = {
-    "halfcircle": POINT_ROBOT,
+    "halfcircle": POINT_ROBOT | {"actor_critic": {"discount": 0.98}},
     "point-wind": POINT_ROBOT,
     "rooms": {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64},
