@@ -166,7 +166,7 @@ def horizon() -> Iterator[dict]:
 
     agent, state = paper_agent("reacher", 1)
     rows = mamba.sample(state.replay, jax.random.key(0), agent.config.data.batch)
-    data = mamba.to_sequences(agent, rows)
+    data = mamba.to_sequences(agent, state.learner, rows)
 
     def update(learner, data, key, horizon):
         return mamba.update_model(agent, learner, data, key, horizon)[0]

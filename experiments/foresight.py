@@ -85,7 +85,7 @@ def load_replay(path: Path) -> tuple[Agent, Learner, Sequences]:
         raise CheckpointError(f"{path} has no checkpoint yet.")
     agent = mamba.make_agent(run.single.env, run.single.config)
     rows = sample(current.state.replay, jax.random.key(0), SEQUENCES)
-    return agent, current.state.learner, mamba.to_sequences(agent, rows)
+    return agent, current.state.learner, mamba.to_sequences(agent, current.state.learner, rows)
 
 
 def foresee(agent: Agent, learner: Learner, data: Sequences) -> Foresight:

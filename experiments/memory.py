@@ -144,16 +144,17 @@ def train(row: str, script: Script, updates: int) -> Iterator[dict[str, Any]]:
     rows = jax.jit(lambda key: play(env, script, key, TRAINING))(jax.random.key(0))
     replay = Replay(jax.tree.map(lambda x: x[:, None], rows), jnp.int32(1))
     other = jax.jit(lambda key: play(env, script, key, TEST))(jax.random.key(1))
-    test = mamba.to_sequences(agent, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), other))
+    learner = mamba.init_learner(agent, jax.random.key(2), rows.observation)
+    test = mamba.to_sequences(agent, learner, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), other))
 
     def body(learner, key):
         sample_key, model_key = jax.random.split(key)
-        data = mamba.to_sequences(agent, sample(replay, sample_key, agent.config.data.batch))
+        data = mamba.to_sequences(agent, learner, sample(replay, sample_key, agent.config.data.batch))
         learner, _, metrics = mamba.update_model(agent, learner, data, model_key, None)
         return learner, metrics["loss_reward"]
 
     step = jax.jit(lambda learner, key: jax.lax.scan(body, learner, jax.random.split(key, EVERY)))
-    learner, start = mamba.init_learner(agent, jax.random.key(2)), time.monotonic()
+    start = time.monotonic()
     for done in range(EVERY, updates + 1, EVERY):
         learner, loss = step(learner, jax.random.fold_in(jax.random.key(3), done))
         record = {"updates": done, "loss_reward": round(float(loss.mean()), 4)}

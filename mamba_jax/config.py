@@ -44,7 +44,8 @@ class WorldModelConfig:
     "aligned" (a step's own window, as the paper means it) or "released" (the release's permutation).
     subsample: hidden states per sequence that the heads see, 0 for all.
     reward_and_time: encoder and decoders see the observation's entries reward and time; the reward head predicts the
-    reward in any case.
+    reward in any case. normalise: bring the vectors that an environment shows to mean 0 and deviation 1 in the prefill,
+    so that small quantities count in the reconstruction; not as published.
     """
 
     deter: int = 512
@@ -69,6 +70,7 @@ class WorldModelConfig:
     pairing: Literal["aligned", "released"] = "aligned"
     subsample: int = 64
     reward_and_time: bool = True
+    normalise: bool = False
 
 
 @dataclass(frozen=True)

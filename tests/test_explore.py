@@ -67,9 +67,9 @@ def test_mamba_is_told_what_was_done_in_its_place(name):
     agent = mamba.make_agent(
         env, replace(config, data=replace(config.data, lanes=LANES, capacity=5 * LANES, explore=1.0))
     )
-    learner = mamba.init_learner(agent, jax.random.key(0))
-    carry, key = mamba.init_carry(agent, learner, LANES), jax.random.key(1)
     first = env.reset_lanes(jax.random.key(2), LANES)[1]
+    learner = mamba.init_learner(agent, jax.random.key(0), first.observation)
+    carry, key = mamba.init_carry(agent, learner, LANES), jax.random.key(1)
     own, own_action = mamba.act(agent, learner, carry, first.observation, key, explore=True)
     told, action = mamba.collector(agent, learner, jax.random.key(3))(carry, first.observation, key)
     assert (np.asarray(action) != own_action).any()

@@ -15,8 +15,11 @@ from mamba_jax.config import MambaConfig
 from mamba_jax.explore import with_exploration
 from mamba_jax.horizon import is_constant, scheduled_horizon
 from mamba_jax.nn import policy
+from mamba_jax.nn.observation import is_image
 from mamba_jax.nn.policy import ActionSpec
+from mamba_jax.ops import running_stats
 from mamba_jax.ops.optim import apply_gradients, clipped_adam
+from mamba_jax.ops.running_stats import RunningStats
 from mamba_jax.replay import Replay, Rows, insert, make_replay, sample
 from mamba_jax.rollout import Collected, Policy, collect, random_policy, where_lane
 from mamba_jax.types import Algorithm, MetaEnvironment, Metrics
@@ -27,7 +30,8 @@ class Learner:
     """All that gradient updates change.
 
     model, actor, critic, slow_critic: parameters. model_opt, actor_opt, critic_opt: optimiser states.
-    value_range: (2,) moving 5% and 95% quantiles of imagined returns.
+    value_range: (2,) moving 5% and 95% quantiles of imagined returns. inputs: statistics of the observation's entries
+    that `world_model.normalise` scales; they never change.
     """
 
     model: dict
@@ -38,6 +42,7 @@ class Learner:
     actor_opt: Any
     critic_opt: Any
     value_range: jax.Array
+    inputs: dict[str, RunningStats]
 
 
 @struct.dataclass
@@ -129,12 +134,14 @@ def init(agent: Agent, key: jax.Array) -> State:
 
     replay = make_replay(env, data.lanes, data.capacity)
     replay, steps = jax.lax.scan(prefill, replay, jax.random.split(data_key, rounds))
-    learner = init_learner(agent, learner_key)
+    filled = jax.tree.map(lambda x: x[:, :rounds], replay.rows.observation)
+    learner = init_learner(agent, learner_key, filled)
     return State(jnp.int32(0), steps.sum(dtype=jnp.int32), jnp.int32(0), state_key, learner, replay)
 
 
-def init_learner(agent: Agent, key: jax.Array) -> Learner:
-    """Fresh parameters; the slow critic starts as a copy of the critic."""
+def init_learner(agent: Agent, key: jax.Array, observation: dict[str, jax.Array]) -> Learner:
+    """Fresh parameters; the slow critic starts as a copy of the critic. observation: entries (..., *shape) of the
+    prefill, which `world_model.normalise` measures."""
     model_key, actor_key, critic_key = jax.random.split(key, 3)
     model = wm.init_world_model(agent.model, model_key)
     size = agent.model.config.stoch * agent.model.config.classes + agent.model.config.deter
@@ -149,7 +156,23 @@ def init_learner(agent: Agent, key: jax.Array) -> Learner:
         actor_opt=agent.actor_opt.init(actor),
         critic_opt=agent.critic_opt.init(critic),
         value_range=jnp.zeros(2),
+        inputs=input_stats(agent, observation),
     )
+
+
+def input_stats(agent: Agent, observation: dict[str, jax.Array]) -> dict[str, RunningStats]:
+    """Statistics of the vectors in observations (..., *shape) that `world_model.normalise` scales, by entry."""
+    if not agent.config.world_model.normalise:
+        return {}
+    own = {key: shape for key, shape in agent.model.shapes.items() if key not in ("reward", "time")}
+    vectors = {key: shape for key, shape in own.items() if not is_image(shape)}
+    return {key: running_stats.update(running_stats.init(shape), observation[key]) for key, shape in vectors.items()}
+
+
+def normalise(learner: Learner, observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The observation (..., *shape) as the world model sees it."""
+    scaled = {key: running_stats.normalise(stats, observation[key]) for key, stats in learner.inputs.items()}
+    return observation | scaled
 
 
 def init_carry(agent: Agent, learner: Learner, batch: int) -> Carry:
@@ -165,6 +188,7 @@ def act(
     latent_key, action_key = jax.random.split(key)
     batch, spec, config = carry.action.shape[0], agent.behaviour.spec, agent.model.config
     noise = jax.random.gumbel(latent_key, (batch, config.stoch, config.classes))
+    observation = normalise(learner, observation)
     latent = wm.observe_step(agent.model, learner.model, carry.latent, carry.action, observation, noise)
     distribution = agent.behaviour.actor.apply(learner.actor, latent.features)
     if explore:
@@ -241,11 +265,12 @@ def collect_metrics(collected: Collected) -> Metrics:
     } | by_sub_episode
 
 
-def to_sequences(agent: Agent, rows: Rows) -> wm.Sequences:
-    """Replay rows (T, B, ...) as training data: discrete actions become one-hot, zero at first rows."""
+def to_sequences(agent: Agent, learner: Learner, rows: Rows) -> wm.Sequences:
+    """Replay rows (T, B, ...) as training data: discrete actions become one-hot, zero at first rows; observations as
+    the learner's world model sees them."""
     action = jax.nn.one_hot(rows.action, agent.behaviour.spec.size) if agent.behaviour.spec.discrete else rows.action
     action = jnp.where(rows.is_first[..., None], 0.0, action)
-    return wm.Sequences(rows.observation, action, rows.is_first, rows.is_terminal)
+    return wm.Sequences(normalise(learner, rows.observation), action, rows.is_first, rows.is_terminal)
 
 
 def update(
@@ -255,7 +280,7 @@ def update(
     sample_key, model_key, behaviour_key = jax.random.split(key, 3)
     config, length = agent.config.data, sequence_length(agent)
     rows = sample(replay, sample_key, config.batch, length if length < agent.env.num_steps else None)
-    data = to_sequences(agent, rows)
+    data = to_sequences(agent, learner, rows)
     learner, latent, model_metrics = update_model(agent, learner, data, model_key, horizon)
     reward = data.observation["reward"]
     learner, behaviour_metrics = update_behaviour(agent, learner, latent, reward, behaviour_key, horizon)

@@ -32,7 +32,7 @@ def agent():
 
 def test_what_is_imagined_is_what_the_actions_lead_to(agent):
     state = jax.jit(lambda key: mamba.init(agent, key))(jax.random.key(0))
-    data = mamba.to_sequences(agent, sample(state.replay, jax.random.key(1), 4))
+    data = mamba.to_sequences(agent, state.learner, sample(state.replay, jax.random.key(1), 4))
     head = state.learner.model["reward"]
     noisy = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(2), x.shape), head)
     model = state.learner.model | {"reward": noisy}
