@@ -19,6 +19,12 @@ def test_every_preset_fits_its_environment(algorithm, name, subtasks, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_presets_fit_short_meta_episodes(size):
+    env = envs.make("reacher", sub_episodes=2, length=20)
+    assert mj.make("mamba", env, mj.preset("mamba", env, size=size)).config.horizon.initial <= 40
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_dreamers_leave_out_the_modifications_of_mamba(size):
     env = envs.make("rooms", subtasks=4)
     for name in ("dreamer-vanilla", "dreamer-tune"):
@@ -46,6 +52,9 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
     assert vanilla.actor_critic.rewarded_starts == 0
     assert mamba.data.explore == tune.data.explore == 0.25 and vanilla.data.explore == 0
     assert vanilla.world_model.stoch == mamba.world_model.stoch and vanilla.optimizer.model_rate == 1e-4
+    env = envs.make("reacher")
+    assert mj.preset("dreamer-tune", env, "small").world_model.normalise
+    assert not mj.preset("dreamer-vanilla", env, "small").world_model.normalise
 
 
 def test_unknown_names_are_refused():
