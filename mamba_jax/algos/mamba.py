@@ -27,7 +27,7 @@ from mamba_jax.types import Algorithm, MetaEnvironment, Metrics
 
 @struct.dataclass
 class Learner:
-    """All that gradient updates change.
+    """All that gradient updates change, and how the learner sees observations.
 
     model, actor, critic, slow_critic: parameters. model_opt, actor_opt, critic_opt: optimiser states.
     value_range: (2,) moving 5% and 95% quantiles of imagined returns. inputs: statistics of the observation's entries
