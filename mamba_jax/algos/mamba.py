@@ -164,9 +164,11 @@ def input_stats(agent: Agent, observation: dict[str, jax.Array]) -> dict[str, Ru
     """Statistics of the vectors in observations (..., *shape) that `world_model.normalise` scales, by entry."""
     if not agent.config.world_model.normalise:
         return {}
-    own = {key: shape for key, shape in agent.model.shapes.items() if key not in ("reward", "time")}
-    vectors = {key: shape for key, shape in own.items() if not is_image(shape)}
-    return {key: running_stats.update(running_stats.init(shape), observation[key]) for key, shape in vectors.items()}
+    return {
+        key: running_stats.update(running_stats.init(shape), observation[key])
+        for key, shape in agent.model.shapes.items()
+        if key not in ("reward", "time") and not is_image(shape)
+    }
 
 
 def normalise(learner: Learner, observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
