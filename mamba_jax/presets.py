@@ -81,8 +81,8 @@ SMALL: dict[str, Sections] = {
         "optimizer": SHARP_RATES | {"behaviour_eps": 1e-5},
         "data": {"explore": 0.25, "prefill": 512},
     },
-    # The action costs about as much as early reward pays, so the divisor of advantages starts high enough for the entropy
-    # bonus to outweigh it. The horizon grows slowly, since short sequences cost less.
+    # The action costs about as much as early reward pays, so the divisor of advantages starts high enough for the
+    # entropy bonus to outweigh it. The horizon grows slowly, since short sequences cost less.
     "reacher": {
         "world_model": {"pairing": "released", "normalise": True},
         "actor_critic": {"discount": 0.98, "scale_floor": 10.0, "entropy": 1e-3},
