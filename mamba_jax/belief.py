@@ -93,10 +93,19 @@ def init_encoder(encoder: Encoder, key: jax.Array, seen_size: int, action_size: 
     return encoder.init(key, jnp.zeros((1, encoder.hidden)), *row)
 
 
-def init_params(networks: Networks, key: jax.Array, state_size: int, seen_size: int, action_size: int) -> Params:
-    """Fresh parameters of encoder, reward and state decoder, float32."""
+def init_params(
+    networks: Networks,
+    key: jax.Array,
+    state_size: int,
+    seen_size: int,
+    action_size: int,
+    *,
+    deterministic_latent: bool = False,
+) -> Params:
+    """Fresh parameters of encoder, reward and state decoder, float32; the decoders see what `decoded_latent` gives."""
     keys = jax.random.split(key, 3)
-    latent, state = jnp.zeros((1, 1, networks.encoder.latent)), jnp.zeros((1, 1, state_size))
+    width = networks.encoder.latent * (2 if deterministic_latent else 1)
+    latent, state = jnp.zeros((1, 1, width)), jnp.zeros((1, 1, state_size))
     action = jnp.zeros((1, 1, action_size))
     params = {"encoder": init_encoder(networks.encoder, keys[0], seen_size, action_size)}
     if networks.reward_decoder is not None:
@@ -132,6 +141,11 @@ def policy_latent(belief: Belief, *, relu: bool = False, sample: jax.Array | Non
 def sample_latent(belief: Belief, noise: jax.Array) -> jax.Array:
     """mean + std noise, (..., L)."""
     return belief.mean + jnp.exp(belief.logvar / 2) * noise
+
+
+def decoded_latent(config: VaeConfig, belief: Belief, noise: jax.Array) -> jax.Array:
+    """What the decoders see: a sample (..., L), or with `deterministic_latent` mean and log-variance, (..., 2 L)."""
+    return policy_latent(belief) if config.deterministic_latent else sample_latent(belief, noise)
 
 
 def kl_terms(belief: Belief, first: jax.Array, *, to_standard: bool = False) -> jax.Array:
@@ -232,10 +246,7 @@ def elbo_loss(
     Sums (or means) over rows and transitions as configured, means over the batch.
     """
     belief = encode(networks.encoder, params["encoder"], data, detach_every=config.detach_every)
-    if config.deterministic_latent:
-        latent = jnp.concatenate([belief.mean, belief.logvar], -1)
-    else:
-        latent = sample_latent(belief, noise)
+    latent = decoded_latent(config, belief, noise)
     kl = kl_terms(belief, data.first, to_standard=config.kl_to_standard)
     if indices.rows is not None:
         latent = jnp.take_along_axis(latent, indices.rows[..., None], 0)

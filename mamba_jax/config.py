@@ -10,6 +10,9 @@ Sections = dict[str, dict[str, Any]]
 
 Configuration = TypeVar("Configuration")
 
+MAX_INT32 = 2**31 - 1
+"""The largest number of environment steps that a state can count."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot work; the message is one sentence that says what to change."""
@@ -177,7 +180,6 @@ class MambaConfig:
     def validate(self, num_steps: int) -> None:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
         check_positive(self)
-        common = max(1, math.gcd(num_steps - self.horizon.initial, self.horizon.growth_steps))
         model, behaviour, data = self.world_model, self.actor_critic, self.data
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
@@ -191,10 +193,6 @@ class MambaConfig:
             f"horizon.initial ({self.horizon.initial}) exceeds the meta-episode ({num_steps} steps): lower it.",
         )
         require(
-            self.horizon.growth_steps * (num_steps - self.horizon.initial) < 2**31 * common,
-            f"horizon.growth_steps ({self.horizon.growth_steps}) is too uneven: choose a rounder number.",
-        )
-        require(
             data.context != "window" or data.window <= num_steps,
             f"data.window ({data.window}) exceeds the meta-episode ({num_steps} steps): lower it.",
         )
@@ -202,6 +200,23 @@ class MambaConfig:
             data.capacity >= data.lanes * num_steps,
             f"data.capacity must hold one meta-episode per lane, {data.lanes * num_steps} steps: raise it.",
         )
+        check_steps(self.run, data.lanes * num_steps, prefill_rounds(data))
+
+
+def prefill_rounds(data: DataConfig) -> int:
+    """Rounds of random meta-episodes before training: `prefill` rounded up to whole ones, at least one."""
+    return max(1, math.ceil(data.prefill / data.lanes))
+
+
+def check_steps(run: RunConfig, steps_per_round: int, prefill_rounds: int) -> None:
+    """The steps of a run must leave some for training, and its counters have 32 bits."""
+    prefill = prefill_rounds * steps_per_round
+    require(
+        run.steps > prefill,
+        f"run.steps is {run.steps:,}, but the random meta-episodes before training make {prefill:,}: raise it.",
+    )
+    limit = MAX_INT32 - steps_per_round
+    require(run.steps <= limit, f"run.steps is {run.steps:,}: it must be at most {limit:,}, what 32 bits can count.")
 
 
 ZERO_ALLOWED = {

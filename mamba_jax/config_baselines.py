@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from mamba_jax.config import RunConfig, check_positive, require
+from mamba_jax.config import RunConfig, check_positive, check_steps, require
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ class RL2Config:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
         lanes = self.collect.lanes
         check_numbers(self)
+        check_steps(self.run, lanes * num_steps, 0)
         check_ppo(self, lanes if self.recurrent.minibatch == "lanes" else lanes * num_steps)
 
 
@@ -267,6 +268,11 @@ def check_ppo(config: RL2Config | VaribadConfig | HyperXConfig, samples: int) ->
     )
 
 
+def prefill_rounds(training: VaeTrainingConfig, steps_per_round: int) -> int:
+    """Rounds by the untrained policy before training: `prefill` rounded up to whole ones."""
+    return -(-training.prefill // steps_per_round)
+
+
 def check_vae(config: VaribadConfig | HyperXConfig, num_steps: int) -> None:
     """What the autoencoder needs of its settings."""
     require(
@@ -276,6 +282,8 @@ def check_vae(config: VaribadConfig | HyperXConfig, num_steps: int) -> None:
         config.vae_training.capacity >= config.collect.lanes,
         f"vae_training.capacity must hold one sequence per lane, {config.collect.lanes}: raise it.",
     )
+    steps = config.collect.lanes * num_steps
+    check_steps(config.run, steps, prefill_rounds(config.vae_training, steps))
     cut = config.vae.detach_every
     require(
         cut is None or cut <= num_steps,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mamba_jax.config import HorizonConfig
+from mamba_jax.config import MAX_INT32, HorizonConfig
 
 CHUNK = 50
 """Steps in one chunk of the scan, at most; the last chunk of a meta-episode may be padded."""
@@ -16,19 +16,14 @@ CHUNK = 50
 def scheduled_horizon(config: HorizonConfig, num_steps: int, steps: jax.Array) -> jax.Array:
     """() int32 sequence length after `steps` collected rows, also () int32 (paper, section 4, horizon scheduling).
 
-    min(L, ceil(initial + steps (L - initial) / growth_steps)), L = num_steps, in exact integer arithmetic.
+    min(L, ceil(initial + steps (L - initial) / growth_steps)), L = num_steps, exactly: the steps after which a row is
+    added are counted here, where integers have no bounds.
     """
     if is_constant(config, num_steps):
         return jnp.int32(num_steps)
-    gain, period = reduced_rate(config, num_steps)
-    growth = -(-jnp.minimum(steps, config.growth_steps) * gain // period)
-    return jnp.minimum(num_steps, config.initial + growth).astype(jnp.int32)
-
-
-def reduced_rate(config: HorizonConfig, num_steps: int) -> tuple[int, int]:
-    """(gain, period) in lowest terms: the horizon grows by `gain` rows in `period` steps."""
-    divisor = math.gcd(num_steps - config.initial, config.growth_steps)
-    return (num_steps - config.initial) // divisor, config.growth_steps // divisor
+    gain = num_steps - config.initial
+    passed = [min(row * config.growth_steps // gain, MAX_INT32) for row in range(gain)]
+    return config.initial + jnp.sum(jnp.array(passed, jnp.int32) < steps, dtype=jnp.int32)
 
 
 def is_constant(config: HorizonConfig, num_steps: int) -> bool:

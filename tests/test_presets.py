@@ -24,6 +24,22 @@ def test_presets_fit_short_meta_episodes(size):
     assert mj.make("mamba", env, mj.preset("mamba", env, size=size)).config.horizon.initial <= 40
 
 
+@pytest.mark.parametrize(("name", "length"), [("rooms", 50), ("rooms", 111), ("reacher", 100), ("reacher", 157)])
+def test_the_horizon_of_size_small_reaches_the_whole_meta_episode_whatever_its_length(name, length):
+    env = envs.make(name, length=length)
+    config = mj.make("mamba", env, mj.preset("mamba", env, "small")).config
+    assert 0 < config.horizon.growth_steps < config.run.steps / 2
+
+
+@pytest.mark.parametrize("algorithm", ["rl2", "varibad", "hyperx"])
+@pytest.mark.parametrize("name", ["rooms", "reacher", "escape-room"])
+def test_baselines_are_evaluated_about_a_hundred_times(algorithm, name):
+    env = envs.make(name)
+    for size in ("paper", "small"):
+        run = mj.preset(algorithm, env, size).run
+        assert 40 <= run.steps / env.num_steps / run.eval_every <= 101
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_dreamers_leave_out_the_modifications_of_mamba(size):
     env = envs.make("rooms", subtasks=4)

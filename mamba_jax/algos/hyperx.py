@@ -168,7 +168,8 @@ def vae_error(agent: Agent, learner: Learner, rollout: Rollout, key: jax.Array) 
     """Error of the decoders on every transition, from the belief behind it, (T, lanes)."""
     data = onpolicy.to_transitions(onpolicy.make_rows(rollout))
     mean, logvar = jnp.split(rollout.latent[1:], 2, -1)
-    latent = belief.sample_latent(Belief(mean, logvar, mean[..., :0]), jax.random.normal(key, mean.shape))
+    encoded = Belief(mean, logvar, mean[..., :0])
+    latent = belief.decoded_latent(agent.config.vae, encoded, jax.random.normal(key, mean.shape))
     scale = varibad.reward_scale(agent.base, learner.largest_reward)
     return bonuses.vae_error(agent.base.networks, learner.vae, agent.config.vae, latent, data, scale)
 

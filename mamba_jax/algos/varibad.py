@@ -11,7 +11,7 @@ from flax import struct
 from mamba_jax import belief, onpolicy, ppo
 from mamba_jax.algos.mamba import action_spec
 from mamba_jax.belief import Networks, Params
-from mamba_jax.config_baselines import HyperXConfig, VaribadConfig
+from mamba_jax.config_baselines import HyperXConfig, VaribadConfig, prefill_rounds
 from mamba_jax.onpolicy import Actor, Rollout, Weights
 from mamba_jax.ops import running_stats
 from mamba_jax.ops.optim import apply_gradients
@@ -118,7 +118,10 @@ def init_learner(agent: Agent, key: jax.Array) -> Learner:
     vae_key, policy_key = jax.random.split(key)
     actor, config, size = agent.actor, agent.config, onpolicy.seen_size(agent.actor.env)
     latent = 2 * config.encoder.latent
-    vae = belief.init_params(agent.networks, vae_key, size - 1, size, actor.spec.size)
+    deterministic = config.vae.deterministic_latent
+    vae = belief.init_params(
+        agent.networks, vae_key, size - 1, size, actor.spec.size, deterministic_latent=deterministic
+    )
     seen = jnp.zeros((1, size)) if config.policy.see_state else None
     policy = actor.policy.init(policy_key, seen, jnp.zeros((1, latent)))
     return Learner(
@@ -136,7 +139,7 @@ def prefill(agent: Agent, learner: Learner, key: jax.Array) -> tuple[Replay, jax
     """A replay with at least `vae_training.prefill` environment steps, and their number () int32."""
     actor, config = agent.actor, agent.config
     lanes = config.collect.lanes
-    rounds = -(-config.vae_training.prefill // (lanes * actor.env.num_steps))
+    rounds = prefill_rounds(config.vae_training, lanes * actor.env.num_steps)
 
     def body(replay: Replay, key: jax.Array) -> tuple[Replay, jax.Array]:
         rollout = onpolicy.collect(actor, weights(learner), key, lanes)

@@ -7,7 +7,7 @@ import envs
 from mamba_jax.algos.hyperx import make_hyperx
 from mamba_jax.algos.rl2 import make_rl2
 from mamba_jax.algos.varibad import make_varibad
-from mamba_jax.config import ConfigError
+from mamba_jax.config import ConfigError, with_sections
 from mamba_jax.presets_baselines import CONFIGS, PAPER, baseline_preset
 
 MAKERS = {"rl2": make_rl2, "varibad": make_varibad, "hyperx": make_hyperx}
@@ -23,6 +23,14 @@ def test_every_preset_makes_a_train_step(name, size, env_name):
     state = jax.eval_shape(algo.init, jax.random.key(0))
     after, _ = jax.eval_shape(algo.train_step, state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+
+@pytest.mark.parametrize("name", ["varibad", "hyperx"])
+def test_decoders_fit_the_latent_that_they_are_given(name):
+    env = envs.make("rooms", length=10)
+    config = with_sections(baseline_preset(name, env, "debug"), {"vae": {"deterministic_latent": True}})
+    algo = MAKERS[name](env, config)
+    jax.eval_shape(algo.train_step, jax.eval_shape(algo.init, jax.random.key(0)))
 
 
 def test_the_tables_have_a_row_for_every_environment():
