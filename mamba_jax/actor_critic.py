@@ -94,6 +94,13 @@ def draw_starts(
     return jnp.concatenate([row, later]), jnp.concatenate([sequence, drawn % batch])
 
 
+def every_start(shape: tuple[int, ...], horizon: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows and sequences, (T, B) each, of as many starts as there are rows in sequences of this shape; those beyond
+    the horizon, () int32, are made up for by repeating the rows below it."""
+    row, sequence = jnp.indices(shape)
+    return row % horizon, sequence
+
+
 def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple[jax.Array, jax.Array] | None) -> Start:
     """Rows and sequences of states (T, B, ...), each (n, B), None for all, as starts of imagination, without gradient.
 

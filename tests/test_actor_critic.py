@@ -45,6 +45,12 @@ def test_starts_lie_evenly_below_the_horizon_in_every_sequence():
     np.testing.assert_allclose(share, np.where(np.arange(8) < 5, 0.2, 0.0)[:, None].repeat(3, 1), atol=0.05)
 
 
+def test_every_row_below_the_horizon_is_a_start_as_often_as_another():
+    row, sequence = map(np.asarray, ac.every_start((8, 3), jnp.int32(4)))
+    np.testing.assert_array_equal(sequence, np.broadcast_to(np.arange(3), (8, 3)))
+    np.testing.assert_array_equal(np.bincount(row[:, 0], minlength=8), [2, 2, 2, 2, 0, 0, 0, 0])
+
+
 def test_rewarded_starts_follow_the_rewards_met_so_far():
     reward = np.zeros((6, 2))
     reward[1, 0] = reward[3, 0] = 1.0

@@ -75,6 +75,16 @@ def test_the_reward_is_predicted_without_being_seen():
     assert any(not np.allclose(a, b) for a, b in zip(here, there, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(64, 64, 3), (84, 84, 3), (10, 10, 4), (4, 4, 1), (2, 33, 1)])
+def test_images_of_any_size_are_encoded_and_decoded(shape):
+    shapes = {"image": shape, "reward": (), "time": ()}
+    model = wm.make_world_model(DEBUG_MODEL, shapes, 2)
+    params = jax.eval_shape(lambda: wm.init_world_model(model, jax.random.key(0)))
+    feature = jnp.zeros((5, DEBUG_MODEL.stoch * DEBUG_MODEL.classes + DEBUG_MODEL.deter))
+    decoded = jax.eval_shape(lambda params: model.decoder.apply(params["decoder"], feature), params)
+    assert decoded["image"].shape == (5, *shape)
+
+
 def test_images_alone_cannot_go_without_reward_and_time():
     shapes = {"image": (64, 64, 3), "reward": (), "time": ()}
     with pytest.raises(ConfigError, match="nothing but images"):

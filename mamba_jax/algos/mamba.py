@@ -11,7 +11,7 @@ from flax import struct
 
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
-from mamba_jax.config import MambaConfig
+from mamba_jax.config import MambaConfig, prefill_rounds
 from mamba_jax.explore import with_exploration
 from mamba_jax.horizon import is_constant, scheduled_horizon
 from mamba_jax.nn import policy
@@ -126,7 +126,7 @@ def init(agent: Agent, key: jax.Array) -> State:
     """Parameters, optimiser states and a replay prefilled with random meta-episodes."""
     state_key, learner_key, data_key = jax.random.split(key, 3)
     env, data = agent.env, agent.config.data
-    rounds = max(1, math.ceil(data.prefill / data.lanes))
+    rounds = prefill_rounds(data)
 
     def prefill(replay, key):
         collected = collect(env, random_policy(env, data.lanes), (), key, data.lanes)
@@ -165,7 +165,7 @@ def input_stats(agent: Agent, observation: dict[str, jax.Array]) -> dict[str, Ru
     if not agent.config.world_model.normalise:
         return {}
     return {
-        key: running_stats.update(running_stats.init(shape), observation[key])
+        key: running_stats.measure(observation[key].reshape(-1, *shape))
         for key, shape in agent.model.shapes.items()
         if key not in ("reward", "time") and not is_image(shape)
     }
@@ -213,14 +213,14 @@ def collector(agent: Agent, learner: Learner, key: jax.Array) -> Policy:
 
     if not data.explore:
         return policy
-    return with_exploration(agent.env, policy, tell, jax.random.fold_in(key, 0), data.lanes, data.explore)
+    return with_exploration(agent.env, policy, tell, key, data.lanes, data.explore)
 
 
 def train_step(agent: Agent, state: State) -> tuple[State, Metrics]:
     """One round: a meta-episode in every lane, then `updates_per_round` updates at the scheduled horizon."""
     env, config = agent.env, agent.config
-    key, collect_key, update_key = jax.random.split(state.key, 3)
-    initial, policy = init_carry(agent, state.learner, config.data.lanes), collector(agent, state.learner, collect_key)
+    key, collect_key, update_key, explore_key = jax.random.split(state.key, 4)
+    initial, policy = init_carry(agent, state.learner, config.data.lanes), collector(agent, state.learner, explore_key)
     collected = collect(env, policy, initial, collect_key, config.data.lanes)
     replay = insert(state.replay, collected.rows)
     horizon = training_horizon(agent, state.rounds + 1)
@@ -333,7 +333,11 @@ def update_behaviour(
     start_key, noise_key = jax.random.split(key)
     behaviour, config = agent.behaviour, agent.config.actor_critic
     length = len(reward) if horizon is None else horizon
-    index = ac.draw_starts(config, start_key, reward, length) if config.starts else None
+    index = None
+    if config.starts:
+        index = ac.draw_starts(config, start_key, reward, length)
+    elif horizon is not None:
+        index = ac.every_start(reward.shape, horizon)
     start = ac.make_start(agent.model, learner.model, latent, index)
     noise = ac.make_noise(agent.model, behaviour, noise_key, len(start.projected))
     slow = optax.incremental_update(learner.critic, learner.slow_critic, config.slow_rate)

@@ -34,36 +34,48 @@ def scale_image(image: jax.Array, dtype) -> jax.Array:
     return image.astype(dtype) / 255 - 0.5
 
 
+def conv_stages(height: int, width: int) -> int:
+    """Convolutions of stride 2 that bring the longer side of an image to 4 or less, at least one; 4 for 64 x 64."""
+    return max(1, math.ceil(math.log2(max(height, width) / 4)))
+
+
 class ConvEncoder(nn.Module):
-    """(..., 64, 64, C) in [-0.5, 0.5] -> (..., 4 4 8 depth): four convolutions of stride 2, layer norm, SiLU."""
+    """(..., H, W, C) in [-0.5, 0.5] -> (..., F): convolutions of stride 2, layer norm, SiLU.
+
+    F is 4 4 8 depth for 64 x 64.
+    """
 
     depth: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        stages = (x.shape[-2] // 4).bit_length() - 1
-        for i in range(stages):
+        for i in range(conv_stages(*x.shape[-3:-1])):
             x = nn.Conv(self.depth * 2**i, (4, 4), (2, 2), "SAME", use_bias=False, kernel_init=hidden_init)(x)
             x = nn.silu(layer_norm(f"norm_{i}")(x))
         return flatten_image(x)
 
 
 class ConvDecoder(nn.Module):
-    """(..., F) -> mean of an image (..., H, W, C) in [-0.5, 0.5]: transposed convolutions from 4x4 upwards."""
+    """(..., F) -> mean of an image (..., H, W, C) in [-0.5, 0.5]: transposed convolutions from 4x4 upwards.
+
+    What they make beyond H and W, where these are not 4 times a power of 2, is cut off.
+    """
 
     depth: int
     shape: tuple[int, int, int]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        stages = (self.shape[0] // 4).bit_length() - 1
+        height, width, channels = self.shape
+        stages = conv_stages(height, width)
         x = nn.Dense(16 * self.depth * 2 ** (stages - 1), kernel_init=hidden_init, name="linear")(x)
         x = x.reshape(*x.shape[:-1], 4, 4, -1)
         for i in reversed(range(stages - 1)):
             features = self.depth * 2**i
             x = nn.ConvTranspose(features, (4, 4), (2, 2), "SAME", use_bias=False, kernel_init=hidden_init)(x)
             x = nn.silu(layer_norm(f"norm_{stages - 2 - i}")(x))
-        return nn.ConvTranspose(self.shape[-1], (4, 4), (2, 2), "SAME", kernel_init=output_init(1.0))(x)
+        image = nn.ConvTranspose(channels, (4, 4), (2, 2), "SAME", kernel_init=output_init(1.0))(x)
+        return image[..., :height, :width, :]
 
 
 class Encoder(nn.Module):

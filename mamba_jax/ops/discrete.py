@@ -11,13 +11,9 @@ def mix_uniform(logits: jax.Array, share: float) -> jax.Array:
     return jnp.log((1 - share) * probs + share / logits.shape[-1])
 
 
-def gumbel(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Noise for `sample`: standard Gumbel variables."""
-    return jax.random.gumbel(key, shape, dtype)
-
-
 def sample(log_probs: jax.Array, noise: jax.Array) -> jax.Array:
-    """One-hot sample argmax(log_probs + Gumbel noise) over the last axis, with the gradient of the probabilities."""
+    """One-hot sample argmax(log_probs + standard Gumbel noise) over the last axis, with the gradient of the
+    probabilities."""
     return straight_through(jnp.argmax(log_probs + noise, -1), jnp.exp(log_probs))
 
 

@@ -34,6 +34,12 @@ def init(shape: tuple[int, ...] = (), dtype: jnp.dtype = jnp.float32) -> Running
     return RunningStats(jnp.zeros(shape, dtype), jnp.ones(shape, dtype), jnp.asarray(1e-4, dtype))
 
 
+def measure(samples: jax.Array) -> RunningStats:
+    """Statistics of samples (n, *shape) alone; what does not vary in them but for rounding has variance 0."""
+    mean, var = samples.mean(0), samples.var(0)
+    return RunningStats(mean, jnp.where(var > 1e-8 * (1 + mean**2), var, 0), jnp.asarray(len(samples), samples.dtype))
+
+
 def init_returns(lanes: int, dtype: jnp.dtype = jnp.float32) -> ReturnStats:
     """Return statistics of `lanes` lanes before any reward."""
     return ReturnStats(jnp.zeros(lanes, dtype), init((), dtype))
