@@ -194,11 +194,26 @@ class MetaEpisode:
             return params, _where(first | restart, new_state, env_state), _where(shown, new_obs, obs)
 
         operands = (params, env_state, obs)
-        return jax.lax.cond(jnp.any(first | restart), begin, lambda operands: operands, operands)
+        return jax.lax.cond(_any(first | restart), begin, lambda operands: operands, operands)
 
     def _observation(self, obs: Any, reward: jax.Array, time: jax.Array) -> dict[str, jax.Array]:
         time = time.astype(jnp.float32) / self.num_steps
         return {**_as_dict(obs), "reward": reward, "time": time}
+
+
+@jax.custom_batching.custom_vmap
+def _any(lanes: jax.Array) -> jax.Array:
+    """Whether any of lanes (B,) is true, () bool, and under `jax.vmap` whether any is in the whole batch.
+
+    Not batched, so that a `jax.lax.cond` on it stays a branch: on a batched condition both sides would be computed.
+    """
+    return jnp.any(lanes)
+
+
+@_any.def_vmap
+def _any_in_batch(axis_size: int, in_batched: list[bool], lanes: jax.Array) -> tuple[jax.Array, bool]:
+    del axis_size, in_batched
+    return _any(lanes), False
 
 
 def _check(env: Any, sub_episodes: int, length: int, boundary: str, train_tasks: int | None) -> None:

@@ -10,7 +10,7 @@ def over_seeds(algorithm: Algorithm, num_seeds: int) -> Algorithm:
     a leading seed axis, as do metrics, carries, observations and actions.
 
     The round counter, which drives the schedules, stays unbatched: under a plain `jax.vmap` of `train_step` results
-    are the same, but chunks of time beyond the horizon would be computed and thrown away.
+    are the same, but the loop over the chunks of time below the horizon would select its results for each seed.
     """
 
     def axes(state):

@@ -122,6 +122,23 @@ def test_lanes_equal_vmap(name, boundary):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+def test_restarts_stay_a_branch_for_several_seeds():
+    """A `cond` on a batched condition would become a select, with every restart computed at every step."""
+    env = make("escape-room")
+    states, _ = jax.eval_shape(
+        jax.vmap(lambda key: env.reset_lanes(key, LANES)), jax.random.split(jax.random.key(0), 2)
+    )
+    actions, keys = jnp.zeros((2, LANES, 2)), jax.random.split(jax.random.key(1), 2)
+    for step in (env.step_lanes, jax.vmap(env.step_lanes)):
+        arguments = (keys, states, actions)
+        if step == env.step_lanes:
+            arguments = (
+                keys[0],
+                *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (states, actions)),
+            )
+        assert "cond[" in str(jax.make_jaxpr(step)(*arguments))
+
+
 @pytest.mark.parametrize("name", CHEAP)
 def test_reset_lanes_equal_vmap(name):
     env = make(name)
