@@ -37,13 +37,15 @@ DIRECTIONS: dict[str, Callable[[Any], Any]] = {
 
 class Played(NamedTuple):
     """What happened in K tasks over L steps. memory: (L, K, F), after the row at hand was seen. position: (L, K, 2) and
-    reward: (L, K) of that row. sub_episode: (L, K), of the next step. direction: (K,) rad, hidden from the agent."""
+    reward: (L, K) of that row. sub_episode: (L, K), of the next step. direction: (K,) rad, hidden from the agent.
+    returns: (N, K) by sub-episode, with the reward of the last row, which no memory sees."""
 
     memory: np.ndarray
     position: np.ndarray
     reward: np.ndarray
     sub_episode: np.ndarray
     direction: np.ndarray
+    returns: np.ndarray
 
 
 def main(words: list[str]) -> int:
@@ -63,7 +65,7 @@ def main(words: list[str]) -> int:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         draw_moments(played, beliefs, task, length, prefix.with_suffix(".png"))
         animate(played, beliefs, task, prefix.with_suffix(".gif"))
-    for line in returns_by_sector(played, length):
+    for line in returns_by_sector(played):
         print(line)
     by_sub_episode = ", ".join(f"{value:.2f}" for value in nats)
     print(f"Nats left about the direction at the end of each sub-episode, of {np.log(BINS):.2f}: {by_sub_episode}.")
@@ -96,6 +98,7 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
         raise UsageError(f"{path} is a run on {algo.env.name}: choose one on {' or '.join(DIRECTIONS)}.")
     policy, _ = load_policy(run, "best")
     if run.num_seeds > 1:
+        run.reporter.message(f"Of the {run.num_seeds} seeds of {path} the first is shown.")
         policy = policy_of_seed(policy, 0)
     state = from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
 
@@ -113,19 +116,18 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
             reward=rows.reward[:-1],
             sub_episode=rows.sub_episode[1:],
             direction=DIRECTIONS[algo.env.name](first_task),
+            returns=np.add.reduceat(rows.reward, np.arange(0, algo.env.num_steps, algo.env.length)),
         ),
         algo.env.length,
     )
 
 
-def returns_by_sector(played: Played, length: int) -> list[str]:
-    """A line for every sector of directions: tasks in it, and their mean return by sub-episode of `length` steps."""
-    starts = np.arange(0, len(played.reward), length)
-    returns = np.add.reduceat(played.reward, starts)  # (N, K)
+def returns_by_sector(played: Played) -> list[str]:
+    """A line for every sector of directions: tasks in it, and their mean return by sub-episode."""
     sector = np.minimum((played.direction / np.pi * SECTORS).astype(int), SECTORS - 1)
     lines = []
     for index in range(SECTORS):
-        inside = returns[:, sector == index]
+        inside = played.returns[:, sector == index]
         means = ", ".join(f"{value:.1f}" for value in inside.mean(1)) if inside.size else "-"
         low, high = 180 * index // SECTORS, 180 * (index + 1) // SECTORS
         lines.append(f"Direction {low} to {high} degrees, {inside.shape[1]} tasks: returns by sub-episode {means}.")

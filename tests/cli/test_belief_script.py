@@ -31,6 +31,7 @@ def played() -> belief.Played:
         reward=reward,
         sub_episode=np.broadcast_to(((np.arange(steps) + 1) // LENGTH)[:, None], (steps, tasks)),
         direction=direction,
+        returns=np.broadcast_to([[LENGTH - FOUND], [LENGTH]], (2, tasks)),
     )
 
 
@@ -51,10 +52,10 @@ def test_the_probe_reads_what_the_memory_knows_and_no_more(played, tmp_path, mon
 
 def test_returns_are_told_by_direction(played):
     first = played.direction < np.pi / belief.SECTORS
-    lazy = played._replace(reward=np.where(first, 0.0, played.reward))
-    lines = belief.returns_by_sector(lazy, LENGTH)
+    lazy = played._replace(returns=np.where(first, 0.0, played.returns))
+    lines = belief.returns_by_sector(lazy)
     assert len(lines) == belief.SECTORS and lines[0].endswith("sub-episode 0.0, 0.0.")
-    assert f"{first.sum()} tasks" in lines[0] and "sub-episode 4.0, 9.0." in lines[3]
+    assert f"{first.sum()} tasks" in lines[0] and "sub-episode 4.0, 10.0." in lines[3]
 
 
 def test_the_task_shown_is_one_that_was_found(played):
