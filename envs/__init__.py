@@ -5,7 +5,7 @@ from envs.escape_room import EscapeRoom
 from envs.meta_episode import MetaEpisode, MetaState, TimeStep
 from envs.mjx.reacher import Reacher
 from envs.point_robot import HalfCircle, PointWind
-from envs.registry import make, names
+from envs.registry import default_subtasks, make, names
 from envs.rooms import Rooms
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Rooms",
     "TaskEnvironment",
     "TimeStep",
+    "default_subtasks",
     "make",
     "names",
 ]

@@ -47,6 +47,12 @@ def names() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
+def default_subtasks(name: str) -> int | None:
+    """Sub-tasks of an environment where `make` is not told their number; None if it has none, or is not known."""
+    entry = _ENTRIES.get(name)
+    return entry.subtasks[0] if entry and entry.subtasks else None
+
+
 def make(
     name: str,
     *,

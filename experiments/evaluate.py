@@ -56,20 +56,14 @@ def load_run(path: Path) -> Any:
     from options import Options, make_env
     from rich.console import Console
 
-    import mamba_jax as mj
+    from mamba_jax.load import open_run
     from mamba_jax.progress import Reporter
-    from mamba_jax.run import make_run
     from mamba_jax.run_folder import RunFolder, fill_config
 
     folder = RunFolder(path)
-    description = folder.read_config()
     nothing: dict[str, Any] = dict.fromkeys(item.name for item in dataclasses.fields(Options))
-    options = fill_config(Options(**nothing), description["options"])
-    env = make_env(options)
-    config = fill_config(mj.preset(options.algo, env, size=options.size), description["config"])
-    reporter = Reporter(Console(stderr=True, highlight=False))
-    algo = mj.make(options.algo, env, config)
-    return make_run(algo, folder, reporter, seed=options.seed, num_seeds=options.seeds)
+    options = fill_config(Options(**nothing), folder.read_config()["options"])
+    return open_run(folder, make_env(options), Reporter(Console(stderr=True, highlight=False)))
 
 
 if __name__ == "__main__":

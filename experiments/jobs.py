@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import Parser
+from runtime import Parser, UsageError
 
 if TYPE_CHECKING:
     from options import Choice
@@ -79,14 +78,15 @@ def make_job(row: str, algo: str, folder: str, extra: list[str], options: argpar
 
 
 def finished(job: Job) -> bool:
-    """Whether the folder holds the result of a run of so many seeds and steps; run.py refuses that of another run."""
-    from mamba_jax.run_folder import RunFolder
+    """Whether the folder holds the result of the run. Raises UsageError where it belongs to another one."""
+    from mamba_jax.run_folder import FolderError, RunFolder
 
-    folder, algo = RunFolder(job.folder), job.choice.algo
-    if not folder.evaluation.exists():
-        return False
-    surplus = json.loads(folder.evaluation.read_text())["env_steps"] - algo.config.run.steps
-    return folder.read_config()["options"]["seeds"] == job.seeds and 0 <= surplus < algo.steps_per_round
+    folder = RunFolder(job.folder)
+    try:
+        folder.check(job.choice.identity())
+    except FolderError as error:
+        raise UsageError(str(error).replace("--logdir", "--out")) from None
+    return folder.evaluation.exists()
 
 
 def plan(job: Job) -> str:

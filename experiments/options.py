@@ -56,6 +56,16 @@ class Choice(NamedTuple):
     logdir: Path
     wandb: bool
 
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run: options, resolved sizes of the meta-environment, configuration."""
+        env = self.algo.env
+        sizes = {"sub_episodes": env.sub_episodes, "length": env.length}
+        return {
+            "options": dataclasses.asdict(self.options),
+            "environment": {"name": env.name, "subtasks": self.options.subtasks} | sizes,
+            "config": dataclasses.asdict(self.algo.config),
+        }
+
 
 class Leaf(NamedTuple):
     """One number or word of a configuration. path: its attributes. parse: from a word of the command line.
@@ -88,6 +98,8 @@ def parse(arguments: list[str]) -> Choice:
     options = Options(**{item.name: getattr(named, item.name) for item in dataclasses.fields(Options)})
     if options.env is None:
         options = dataclasses.replace(options, env=envs.names()[0])
+    if options.subtasks is None:
+        options = dataclasses.replace(options, subtasks=envs.default_subtasks(options.env))
     env = make_env(options)
     preset = mj.preset(options.algo, env, size=options.size)
     leaves = list(config_leaves(preset))
@@ -153,7 +165,10 @@ def full_parser(options: Options, leaves: list[Leaf]) -> Parser:
         group = groups.setdefault(title, None) or parser.add_argument_group(title)
         groups[title] = group
         text = f"{leaf.help} (default: {leaf.default})".replace("%", "%%")
-        group.add_argument(leaf.flag, dest=leaf.dest, type=leaf.parse, metavar=leaf.metavar, help=text)
+        # Only what is given becomes an attribute: None is a value, that of the word "none".
+        group.add_argument(
+            leaf.flag, dest=leaf.dest, type=leaf.parse, metavar=leaf.metavar, help=text, default=argparse.SUPPRESS
+        )
     return parser
 
 
@@ -171,7 +186,7 @@ def refuse_unknown(unknown: list[str], leaves: list[Leaf]) -> None:
 
 def chosen_config(preset: Any, leaves: list[Leaf], values: argparse.Namespace) -> Any:
     """The preset with the values of the command line."""
-    given = {leaf.path: value for leaf in leaves if (value := getattr(values, leaf.dest)) is not None}
+    given = {leaf.path: getattr(values, leaf.dest) for leaf in leaves if leaf.dest in values}
     if values.steps is not None:
         if given.get(("run", "steps"), values.steps) != values.steps:
             raise UsageError("--steps and --config.run.steps contradict each other: give one of them.")

@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
     """Runs a command line; returns the exit code: 1 if a run failed."""
     set_environment()
     configure_jax()
-    with one_sentence_errors("reproduce.py", {ValueError: 2}):
+    with one_sentence_errors("reproduce.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
         pairs = [(row, algo) for row in options.rows for algo in options.algos]
         jobs = [job for row, algo in pairs for job in runs_of(row, algo, options)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,28 +44,21 @@ def run(choice: Choice, arguments: list[str]) -> None:
     from mamba_jax.train import train
 
     options, reporter, folder = choice.options, Reporter(), RunFolder(choice.logdir)
-    description = describe(arguments, dataclasses.asdict(options), environment(choice), choice.algo.config)
+    description = describe(arguments, choice.identity())
     folder.check(description)
     training = make_run(choice.algo, folder, reporter, seed=options.seed, num_seeds=options.seeds)
     with folder.claimed(description):
         if folder.evaluation.exists():
             reporter.message(f"{folder.path} is finished: {outcome(json.loads(folder.evaluation.read_text()))}.")
             return
-        train(training, lambda rounds, env_steps: loggers(choice, folder, rounds, env_steps))
+        train(training, lambda last_round, first_step: loggers(choice, folder, last_round, first_step))
 
 
-def environment(choice: Choice) -> dict[str, Any]:
-    """The meta-environment's resolved sizes, for config.json."""
-    env = choice.algo.env
-    subtasks = getattr(env, "subtasks", choice.options.subtasks)
-    return {"name": env.name, "subtasks": subtasks, "sub_episodes": env.sub_episodes, "length": env.length}
-
-
-def loggers(choice: Choice, folder: Any, rounds: int, env_steps: int) -> list[Any]:
-    """Where the metrics go."""
+def loggers(choice: Choice, folder: Any, last_round: int, first_step: int) -> list[Any]:
+    """Where the metrics go that follow round `last_round`, from environment step `first_step` on."""
     from mamba_jax.log import MetricsFile, TensorBoard, WeightsAndBiases
 
-    found: list[Any] = [MetricsFile(folder.metrics, rounds), TensorBoard(folder.tensorboard, env_steps)]
+    found: list[Any] = [MetricsFile(folder.metrics, last_round), TensorBoard(folder.tensorboard, first_step)]
     return found + ([WeightsAndBiases(folder.path, folder.read_config())] if choice.wandb else [])
 
 

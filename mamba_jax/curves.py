@@ -1,5 +1,6 @@
 """Learning curves: evaluation returns over environment steps, beside what is known from elsewhere."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +11,15 @@ from matplotlib.figure import Figure
 
 from mamba_jax.log import read_metrics
 from mamba_jax.reference import reference
-from mamba_jax.run_folder import RunFolder
+from mamba_jax.run_folder import RunFolder, setting
 
 
 class Curve(NamedTuple):
     """Evaluations of one run, or of several that differ only in their seeds.
 
     task: (environment, sub-tasks, sub-episodes, length). label: algorithm, and the size unless it is the paper's.
-    steps: (points,) environment steps. returns: (points, seeds) of whole meta-episodes.
+    steps: (points,) environment steps. returns: (points, seeds) of whole meta-episodes. setting: what runs share that
+    differ only in their seeds. path: folder of the first run.
     """
 
     task: tuple[str, int | None, int, int]
@@ -25,6 +27,8 @@ class Curve(NamedTuple):
     label: str
     steps: np.ndarray
     returns: np.ndarray
+    setting: dict[str, Any]
+    path: Path
 
 
 def read_curve(folder: RunFolder) -> Curve:
@@ -38,11 +42,11 @@ def read_curve(folder: RunFolder) -> Curve:
     task = (options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"])
     label = options["algo"] + ("" if options["size"] == "paper" else f" ({options['size']})")
     steps = np.array([record["env_steps"] for record in records])
-    return Curve(task, options["algo"], label, steps, np.array(returns, float))
+    return Curve(task, options["algo"], label, steps, np.array(returns, float), setting(description), folder.path)
 
 
 def merge(curves: list[Curve]) -> Curve:
-    """Curves of the same task and label as one, over the steps that all of them reached."""
+    """Curves of runs that differ only in their seeds as one, over the steps that all of them reached."""
     if len(curves) == 1:
         return curves[0]
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
@@ -53,11 +57,23 @@ def merge(curves: list[Curve]) -> Curve:
 
 
 def grouped(curves: Iterable[Curve]) -> dict[Any, dict[str, Curve]]:
-    """task -> label -> merged curve."""
-    groups: dict[Any, dict[str, list[Curve]]] = {}
+    """task -> label -> curve, those of runs that differ only in their seeds as one; where others have the same label a
+    path tells them apart."""
+    groups: dict[Any, list[list[Curve]]] = {}
     for curve in curves:
-        groups.setdefault(curve.task, {}).setdefault(curve.label, []).append(curve)
-    return {task: {label: merge(found) for label, found in labels.items()} for task, labels in groups.items()}
+        own = groups.setdefault(curve.task, [])
+        alike = [found for found in own if found[0].setting == curve.setting]
+        if alike:
+            alike[0].append(curve)
+        else:
+            own.append([curve])
+    return {task: labelled([merge(found) for found in own]) for task, own in groups.items()}
+
+
+def labelled(curves: list[Curve]) -> dict[str, Curve]:
+    """Curves by their labels, with a path where several have the same."""
+    counts = Counter(curve.label for curve in curves)
+    return {curve.label if counts[curve.label] == 1 else f"{curve.label}, {curve.path}": curve for curve in curves}
 
 
 def draw(curves: Iterable[Curve], path: Path) -> None:

@@ -103,9 +103,9 @@ def scalars(record: Record) -> dict[str, float]:
 class TensorBoard:
     """TensorBoard files with environment steps on the axis."""
 
-    def __init__(self, folder: Path, env_steps: int):
-        """Opens the folder; what an interrupted run wrote after `env_steps` is hidden."""
-        self.writer = SummaryWriter(str(folder), purge_step=env_steps + 1)
+    def __init__(self, folder: Path, first_step: int):
+        """Opens the folder; what an interrupted run wrote from `first_step` environment steps on is hidden."""
+        self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def write(self, record: Record) -> None:
         """Adds the scalars of a record."""

@@ -16,6 +16,9 @@ from typing import Any
 
 import jax
 
+from mamba_jax.config import ConfigError
+from mamba_jax.presets import default_config
+
 FORMAT = "mamba_jax run 1"
 IDENTITY = ("options", "environment", "config")
 
@@ -67,17 +70,24 @@ class RunFolder:
         return self.path / ".lock"
 
     def read_config(self) -> dict[str, Any]:
-        """The contents of config.json; raises FolderError where this is not the folder of a run."""
+        """The contents of config.json; raises FolderError where this is not the folder of a run.
+
+        A part of the configuration that is younger than the run has its default, which stands for what was before.
+        """
         try:
             description = json.loads(self.config.read_text())
         except (OSError, ValueError):
             description = None
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise FolderError(f"{self.path} is not the folder of a run: it has no config.json that this program wrote.")
+        with contextlib.suppress(ConfigError):  # an algorithm that is not in the registry has no defaults to know
+            defaults = as_json(dataclasses.asdict(default_config(description["options"].get("algo"))))
+            description["config"] = completed(description["config"], defaults)
         return description
 
     def check(self, description: dict[str, Any]) -> None:
-        """Raises FolderError unless the folder is new, empty, or belongs to a run of this description."""
+        """Raises FolderError unless the folder is new, empty, or belongs to a run of this description, of which
+        `IDENTITY` is enough."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -90,7 +100,7 @@ class RunFolder:
         except FolderError:
             message = f"{self.path} holds other files and is not the folder of a run: choose another --logdir."
             raise FolderError(message) from None
-        differences = list(different_leaves(subset(found), subset(description)))
+        differences = list(different_leaves(subset(found), subset(as_json(description))))
         if differences:
             shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
             raise FolderError(f"{self.path} holds a run of another configuration ({shown}): choose another --logdir.")
@@ -114,25 +124,42 @@ class RunFolder:
             yield
 
 
-def describe(command: list[str], options: dict[str, Any], environment: dict[str, Any], config: Any) -> dict[str, Any]:
-    """The contents of config.json. options, environment: plain values; config: nested dataclasses."""
+def describe(command: list[str], identity: dict[str, Any]) -> dict[str, Any]:
+    """The contents of config.json. identity: nested dictionaries of plain values, those that `IDENTITY` names."""
     description = {
         "format": FORMAT,
         "command": command,
-        "options": options,
-        "environment": environment,
-        "config": dataclasses.asdict(config),
+        **identity,
         "versions": versions(),
         "commit": commit(),
         "hardware": hardware(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return json.loads(json.dumps(description))  # as it will be read back: tuples become lists
+    return as_json(description)
+
+
+def as_json(value: Any) -> Any:
+    """Plain values as they will be read back from a file: tuples become lists."""
+    return json.loads(json.dumps(value))
+
+
+def completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with the defaults of what they lack."""
+    own = {
+        name: completed(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
+        for name, value in values.items()
+    }
+    return defaults | own
 
 
 def subset(description: dict[str, Any]) -> dict[str, Any]:
     """The part of a description that two starts of one run share."""
     return {name: description.get(name) for name in IDENTITY}
+
+
+def setting(description: dict[str, Any]) -> dict[str, Any]:
+    """The part of a description that runs share which differ only in their seeds."""
+    return subset(description) | {"options": description["options"] | {"seed": None, "seeds": None}}
 
 
 def different_leaves(there: Any, here: Any, path: str = "") -> Iterator[str]:
@@ -145,7 +172,7 @@ def different_leaves(there: Any, here: Any, path: str = "") -> Iterator[str]:
 
 
 def fill_config(template: Any, values: dict[str, Any]) -> Any:
-    """A copy of nested frozen dataclasses with the values of `describe`; ValueError for a missing or odd name."""
+    """A copy of nested frozen dataclasses with the values of `read_config`; ValueError for a missing or odd name."""
     names = {item.name for item in dataclasses.fields(template)}
     if names != values.keys():
         odd = ", ".join(sorted(names ^ values.keys()))

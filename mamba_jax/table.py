@@ -15,7 +15,7 @@ from scipy import stats
 
 from mamba_jax.curves import grid
 from mamba_jax.reference import ALGORITHMS, Reference, reference
-from mamba_jax.run_folder import IDENTITY, RunFolder
+from mamba_jax.run_folder import RunFolder, setting
 
 RESAMPLES = 10_000
 
@@ -81,7 +81,7 @@ def read_entry(folder: RunFolder) -> Entry:
         seconds=result["seconds"],
         hardware=hardware(description["hardware"]),
         known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
-        setting={key: description[key] for key in IDENTITY} | {"options": options | {"seed": None, "seeds": None}},
+        setting=setting(description),
         seeds=((options["seed"], options["seeds"]),),
         paths=(folder.path,),
     )

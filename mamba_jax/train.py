@@ -41,8 +41,9 @@ class Programs(NamedTuple):
 def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
     """Trains from the newest checkpoint, or from the beginning, to the end; then tests the last and the best policy.
 
-    make_loggers: (rounds done, environment steps done) -> loggers. Raises Stopped after SIGTERM or Ctrl-C,
-    TrainingFault when a loss is not finite, CheckpointError when the newest checkpoint is damaged.
+    make_loggers: (last recorded round, first environment step of what follows) -> loggers.
+    Raises Stopped after SIGTERM or Ctrl-C, TrainingFault when a loss is not finite, CheckpointError when the newest
+    checkpoint is damaged.
     """
     checkpoints = Checkpoints(run.folder.checkpoints)
     with StopRequest() as stop:
@@ -54,7 +55,7 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
             programs = compile_programs(run)
             leave_if_told(stop)
             with contextlib.ExitStack() as stack:
-                loggers = make_loggers(current.round, current.env_steps)
+                loggers = make_loggers(current.saved_round, current.env_steps + (current.saved_round >= 0))
                 for logger in loggers:
                     stack.callback(logger.close)
                 train_rounds(run, current, programs, checkpoints, loggers, stop)
@@ -162,7 +163,7 @@ def cause_first(metric: tuple[str, Any]) -> tuple[bool, bool, bool]:
     """Orders metrics as faults spread: the model before the behaviour learned in it, the terms of a loss before their
     sum, gradients last."""
     group, _, name = metric[0].rpartition("/")
-    return group not in ("world_model", "belief"), "loss" not in name, name == "loss"
+    return group not in ("world_model", "vae"), "loss" not in name, name == "loss"
 
 
 def save_good(run: Run, current: RunState, checkpoints: Checkpoints) -> None:

@@ -14,9 +14,12 @@ import jax
 import numpy as np
 import pytest
 
+import envs
+import mamba_jax as mj
 from mamba_jax.checkpoint import Checkpoints
 from mamba_jax.log import read_metrics
 from mamba_jax.policy import to_arrays
+from mamba_jax.run import run_keys
 from mamba_jax.run_state import resume
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -150,6 +153,18 @@ def test_the_recorded_evaluation_comes_out_again(place, finished, which):
     assert result.pop("checkpoint") == which
     assert result == {name: value for name, value in recorded.items() if name != "eval_return_mean"}
     assert (folder / "rollout.gif").exists() == (which == "best")
+
+
+def test_a_trained_agent_comes_back_in_python(finished):
+    env = envs.make("rooms", subtasks=2, length=20)
+    recorded = json.loads((finished[0] / "eval.json").read_text())
+    for which in ("best", "last"):
+        algo, state = mj.load(finished[0], env, which=which)
+        score = jax.jit(lambda state, algo=algo: mj.evaluate(algo, state, run_keys(5).test, num_tasks=8))(state)
+        np.testing.assert_allclose(score.return_mean, recorded[which]["return_mean"], rtol=1e-5)
+    for words, message in (({"which": "first"}, "choose best or last"), ({"seed": 1}, "choose one below 1")):
+        with pytest.raises(ValueError, match=message):
+            mj.load(finished[0], env, **words)
 
 
 def test_curves_are_drawn(place, finished):

@@ -1,6 +1,7 @@
 """Curves of several runs, and the figures they are compared with."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from mamba_jax.run_folder import FORMAT, RunFolder
 TASK = ("halfcircle", None, 3, 100)
 
 
-def write_run(path, algo, returns, *, seeds=1):
+def write_run(path, algo, returns, *, seeds=1, config=None):
     """A folder with evaluations at 0, 100, 200, ... steps; `returns`: (points,) or (points, seeds)."""
     options = {"env": "halfcircle", "algo": algo, "size": "paper"}
     environment = {"subtasks": None, "sub_episodes": 3, "length": 100}
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({"format": FORMAT, "options": options, "environment": environment}))
+    description = {"format": FORMAT, "options": options, "environment": environment, "config": config or {}}
+    (path / "config.json").write_text(json.dumps(description))
     lines = [{"round": 0, "env_steps": 50, "train/loss": 1.0}]
     for i, value in enumerate(returns):
         record = {"round": i, "env_steps": 100 * i, "eval/return_mean": float(np.mean(value))}
@@ -39,9 +41,18 @@ def test_runs_of_one_kind_become_one_curve(tmp_path):
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
 
 
+def test_runs_of_other_settings_are_other_curves(tmp_path):
+    plain, again = (read_curve(write_run(tmp_path / name, "mamba", [0.0, 1.0])) for name in "ab")
+    other = read_curve(write_run(tmp_path / "c", "mamba", [2.0, 3.0], config={"actor_critic": {"discount": 0.9}}))
+    curves = grouped([plain, other, again])[TASK]
+    assert [curve.returns.shape[1] for curve in curves.values()] == [2, 1]
+    assert list(curves) == [f"mamba, {tmp_path / 'a'}", f"mamba, {tmp_path / 'c'}"]
+
+
 def test_curves_with_different_steps_are_interpolated():
     curves = [
-        Curve(TASK, "mamba", "mamba", np.array(s), np.array(r)[:, None]) for s, r in (([0, 10], [0.0, 1]), ([5], [3.0]))
+        Curve(TASK, "mamba", "mamba", np.array(s), np.array(r)[:, None], {}, Path("a"))
+        for s, r in (([0, 10], [0.0, 1]), ([5], [3.0]))
     ]
     merged = merge(curves)
     np.testing.assert_array_equal(merged.steps, [5])

@@ -26,11 +26,20 @@ def test_a_run_is_what_its_command_line_says(tmp_path):
     assert job.folder == tmp_path / "rooms-2-mamba" and job.updates == 3 * 2  # three rounds of two lanes of 200 steps
 
 
-def test_only_a_run_of_as_many_seeds_and_steps_is_finished(tmp_path):
-    write_result(tmp_path / "halfcircle-mamba", [240.0, 250.0])
+def test_only_the_same_run_is_finished(tmp_path):
+    write_result(tmp_path / "halfcircle-mamba", [240.0, 250.0], identity=job_of(tmp_path).choice.identity())
     assert jobs.plan(job_of(tmp_path)) == f"{tmp_path / 'halfcircle-mamba'}: done"
-    assert not jobs.finished(job_of(tmp_path, seeds=3))
-    assert not jobs.finished(job_of(tmp_path, steps=5_000_000))
+    for options, difference in (
+        ({"seeds": 3}, "options.seeds is 2 there, 3 here"),
+        ({"steps": 5_000_000}, "config.run.steps is 19200000 there, 5000000 here"),
+        ({"extra": ["--config.data.explore", "0.5"]}, "config.data.explore is 0.25 there, 0.5 here"),
+    ):
+        with pytest.raises(ValueError, match=f"{difference}.*: choose another --out"):
+            jobs.plan(job_of(tmp_path, **options))
+
+
+def test_the_time_of_a_run_is_known_from_a_finished_one_beside_it(tmp_path):
+    write_result(tmp_path / "other", [240.0, 250.0])
     longer = jobs.plan(job_of(tmp_path, steps=24_000_000))
     assert longer.endswith("halfcircle-mamba: train 20,000 updates with 2 seeds, about 75 min")
 

@@ -44,8 +44,20 @@ def test_any_leaf_is_an_option():
 
 
 def test_steps_are_short_for_the_leaf():
-    assert parse("--env halfcircle --steps 5000").algo.config.run.steps == 5000
-    assert parse("--env halfcircle --steps 5000 --config.run.steps 5_000").algo.config.run.steps == 5000
+    assert parse("--env halfcircle --steps 50000").algo.config.run.steps == 50_000
+    assert parse("--env halfcircle --steps 50000 --config.run.steps 50_000").algo.config.run.steps == 50_000
+
+
+def test_none_is_a_value():
+    assert parse("--env halfcircle --algo rl2").algo.config.ppo.reward_clip == 10.0
+    assert parse("--env halfcircle --algo rl2 --config.ppo.reward-clip none").algo.config.ppo.reward_clip is None
+
+
+def test_the_number_of_sub_tasks_is_resolved():
+    choice = parse("--env rooms --size debug")
+    assert choice.options == parse("--env rooms --subtasks 3 --size debug").options
+    assert choice.logdir == Path("runs/rooms-3-mamba-debug-s0")
+    assert parse("--env halfcircle").options.subtasks is None
 
 
 def test_options_of_the_environment():
@@ -64,6 +76,9 @@ def test_options_of_the_environment():
         ("--env halfcircle --physics mjx", "only one kind of physics"),
         ("--env halfcircle --length 0", "length is 0"),
         ("--env halfcircle --steps -1", "run.steps is -1: it must be positive"),
+        ("--env halfcircle --steps 9000", "run.steps is 9,000, but the random .* make 9,000: raise it"),
+        ("--env halfcircle --algo varibad --steps 5000", "run.steps is 5,000, but the random .* make 9,600: raise it"),
+        ("--env halfcircle --algo rl2 --steps 3e9", "at most 2,147,478,847, what 32 bits can count"),
         ("--env halfcircle --steps many", "--steps: .*'many' is not a number"),
         ("--env halfcircle --steps 1.5", "'1.5' is not a whole number"),
         ("--env halfcircle --seed -1", "-1 is not between 0 and"),

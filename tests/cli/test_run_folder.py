@@ -1,17 +1,18 @@
 """Who may write to a folder, and configurations that come back from it."""
 
+import dataclasses
 import json
 
 import pytest
 
-from mamba_jax.config import MambaConfig, WorldModelConfig
+from mamba_jax.config import MambaConfig, RunConfig, WorldModelConfig
 from mamba_jax.run_folder import FolderError, RunFolder, describe, fill_config
 
 
-def description(steps=5):
-    return describe(["--env", "x"], {"env": "x", "seed": 0}, {"length": 3}, MambaConfig()) | {
-        "config": {"steps": steps}
-    }
+def description(steps=5, **sections):
+    identity = {"options": {"env": "x", "seed": 0, "algo": "mamba"}, "environment": {"length": 3}}
+    config = dataclasses.asdict(MambaConfig(run=RunConfig(steps=steps))) | sections
+    return describe(["--env", "x"], identity | {"config": config})
 
 
 def test_new_empty_and_own_folders_are_accepted(tmp_path):
@@ -54,8 +55,18 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     folder = RunFolder(tmp_path)
     with folder.claimed(description()):
         pass
-    with pytest.raises(FolderError, match=r"config.steps is 5 there, 6 here"):
+    with pytest.raises(FolderError, match=r"\(config.run.steps is 5 there, 6 here\)"):
         folder.check(description(6))
+
+
+def test_a_part_of_the_configuration_that_is_younger_than_a_run_has_its_default(tmp_path):
+    folder, old = RunFolder(tmp_path), dataclasses.asdict(WorldModelConfig())
+    del old["normalise"]
+    with folder.claimed(description(world_model=old)):
+        assert fill_config(MambaConfig(), folder.read_config()["config"]) == MambaConfig(run=RunConfig(steps=5))
+    folder.check(description())
+    with pytest.raises(FolderError, match=r"\(config.world_model.normalise is False there, True here\)"):
+        folder.check(description(world_model=old | {"normalise": True}))
 
 
 def test_only_one_process_may_train(tmp_path):
@@ -69,7 +80,7 @@ def test_only_one_process_may_train(tmp_path):
 
 def test_configurations_come_back(tmp_path):
     config = MambaConfig(world_model=WorldModelConfig(deter=7, pairing="released"))
-    saved = describe([], {}, {}, config)
+    saved = describe([], {"config": dataclasses.asdict(config)})
     assert json.loads(json.dumps(saved)) == saved
     assert fill_config(MambaConfig(), saved["config"]) == config
     with pytest.raises(ValueError, match=r"another version.*extra"):

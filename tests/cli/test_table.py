@@ -18,8 +18,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
-def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba", seed=0, config=None):
-    """The folder of a finished run of several seeds."""
+def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba", seed=0, config=None, identity=None):
+    """The folder of a finished run of several seeds; `identity` says what else it was."""
     description = {
         "format": FORMAT,
         "options": {"env": env, "algo": algo, "size": "small", "seed": seed, "seeds": len(returns)},
@@ -27,6 +27,7 @@ def write_result(path, returns, *, env="halfcircle", subtasks=None, algo="mamba"
         "environment": {"name": env, "subtasks": subtasks, "sub_episodes": 3, "length": 100},
         "hardware": {"backend": "cpu", "devices": ["cpu"], "cpus": 2},
     }
+    description |= identity or {}
     best = {"seeds": [{"return_mean": value} for value in returns]}
     result = {"return_mean": float(np.mean(returns)), "return_per_sub_episode": [1.0, 2.0, 3.0], "best": best}
     path.mkdir(parents=True)
@@ -85,13 +86,19 @@ def folder(tmp_path_factory):
 
 
 def test_a_dry_run_says_what_is_left_and_how_long_it_takes(folder):
-    write_result(folder / "results" / "halfcircle-mamba-small", [240.0, 250.0])
-    result = reproduce(folder, "--rows", "halfcircle", "rooms-3", "--seeds", "2", "--dry-run")
+    result = reproduce(folder, "--rows", "rooms-3", "--seeds", "2", "--dry-run")
     assert result.returncode == 0, result.stderr
-    done, missing = result.stdout.splitlines()
-    assert done == "results/halfcircle-mamba-small: done"
+    (missing,) = result.stdout.splitlines()
     assert missing.startswith("results/rooms-3-mamba-small: train ") and "nobody measured" in missing
     assert not (folder / "results" / "rooms-3-mamba-small").exists()
+
+
+def test_the_folder_of_another_run_is_refused(folder):
+    write_result(folder / "results" / "halfcircle-mamba-small", [240.0, 250.0])
+    result = reproduce(folder, "--rows", "halfcircle", "--seeds", "2")
+    assert result.returncode == 2 and result.stdout == ""
+    (sentence,) = result.stderr.splitlines()
+    assert "holds a run of another configuration" in sentence and sentence.endswith("choose another --out.")
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -1,5 +1,6 @@
 """The host loop on a tiny algorithm: resuming, best policies, faults, several seeds."""
 
+import dataclasses
 import io
 import json
 import os
@@ -38,9 +39,10 @@ def start(path, algo, *, num_seeds=1, seed=0, also=()):
     folder = RunFolder(path)
     environment = {"name": "lifetime", "subtasks": None, "sub_episodes": 2, "length": 3}
     options = {"env": "lifetime", "algo": "tiny", "size": "debug", "seed": seed, "seeds": num_seeds}
-    with folder.claimed(describe([], options, environment, algo.config)):
+    identity = {"options": options, "environment": environment, "config": dataclasses.asdict(algo.config)}
+    with folder.claimed(describe([], identity)):
         run = make_run(algo, folder, Reporter(Console(file=io.StringIO())), seed=seed, num_seeds=num_seeds)
-        train(run, lambda rounds, steps: [MetricsFile(folder.metrics, rounds), *also])
+        train(run, lambda last_round, first_step: [MetricsFile(folder.metrics, last_round), *also])
     return run
 
 
@@ -108,6 +110,16 @@ def test_checkpoints_do_not_change_training_and_lines_after_them_are_cut(referen
     lines = metrics.read_text()
     metrics.write_text(lines + lines.splitlines()[-1].replace('"round": 5', '"round": 6') + "\n" + lines[:20])
     run = start(tmp_path / "run", algo)
+    assert without_seconds(run.folder) == without_seconds(reference.folder)
+
+
+def test_what_was_written_before_the_first_checkpoint_is_written_once(reference, tmp_path):
+    """As after SIGKILL in the first rounds."""
+    (tmp_path / "run").mkdir()
+    first = reference.folder.metrics.read_text().splitlines(keepends=True)[:2]
+    (tmp_path / "run/metrics.jsonl").write_text("".join(first))
+    (tmp_path / "run/config.json").write_text(reference.folder.config.read_text())
+    run = start(tmp_path / "run", tiny())
     assert without_seconds(run.folder) == without_seconds(reference.folder)
 
 
