@@ -4,7 +4,6 @@ Compile time is told apart; of three repeats the slowest counts. Figures of the 
 one process on two CPU cores, so ratios hold on such a machine only.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime import set_environment, usable_cpus
+from runtime import Parser, one_sentence_errors, set_environment, usable_cpus
 
 RELEASE_STEPS_PER_SECOND = {"halfcircle": 41_800, "rooms-3": 17_000, "escape-room": 9_900, "reacher-1": 9_200}
 RELEASE_SECONDS_PER_UPDATE = {"halfcircle": 6.1, "rooms-3": 3.0}
@@ -29,17 +28,15 @@ ENVIRONMENTS = [
 PARTS = ("env", "update", "horizon", "train", "algorithm", "compile")
 
 
-def main() -> None:
-    """Runs the chosen parts and prints their figures; `--out` keeps them in a file too."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
-    parser.add_argument("--lanes", type=int, default=1024, help="environments in parallel in the part env")
-    parser.add_argument("--out", type=Path, help="file that gets the same lines")
-    options = parser.parse_args()
+def main(words: list[str]) -> int:
+    """Runs the chosen parts and prints their figures; `--out` keeps them in a file too. Returns the exit code."""
     set_environment()
+    with one_sentence_errors("benchmark.py", {ValueError: 2, OSError: 2}):
+        options = parser().parse_args(words)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.touch()
     lines: list[str] = []
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Callable[[], Iterator[dict]]] = {
         "env": lambda: environments(options.lanes),
         "update": updates,
@@ -54,6 +51,20 @@ def main() -> None:
             print(lines[-1], flush=True)
             if options.out:
                 options.out.write_text("\n".join(lines) + "\n")
+    return 0
+
+
+def parser() -> Parser:
+    """The command line."""
+    from options import at_least_one
+
+    found = Parser(prog="benchmark.py", description="Measure speed, part by part.")
+    parts_help = f"parts to run: {', '.join(PARTS)} (default: all)"
+    found.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=parts_help)
+    lanes_help = "environments in parallel in the part env (default: 1024)"
+    found.add_argument("--lanes", type=at_least_one, default=1024, metavar="L", help=lanes_help)
+    found.add_argument("--out", type=Path, metavar="FILE", help="file that gets the same lines")
+    return found
 
 
 def hardware() -> dict[str, Any]:
@@ -269,4 +280,4 @@ def rounded(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

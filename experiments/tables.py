@@ -1,22 +1,22 @@
 """Writes the README's tables from the files under results/: `python experiments/tables.py [--check]`."""
 
-import argparse
 import json
 import re
 import sys
 from pathlib import Path
 
-from runtime import set_environment
+from runtime import Parser, one_sentence_errors, set_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Rewrites the marked parts of the README; with --check only says whether they are up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the README is out of date")
-    options = parser.parse_args()
     set_environment()
+    parser = Parser(prog="tables.py", description="Write the README's tables from the files under results/.")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the README is out of date")
+    with one_sentence_errors("tables.py", {ValueError: 2}):
+        options = parser.parse_args(words)
     readme = ROOT / "README.md"
     text = readme.read_text()
     updated = replace_part(replace_part(text, "results", results_table()), "speed", speed_table())
@@ -71,4 +71,4 @@ def speed_table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main(sys.argv[1:]))

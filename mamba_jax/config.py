@@ -82,7 +82,7 @@ class ActorCriticConfig:
 
     horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
     rewarded_starts: share of the starts that are drawn from the whole batch in proportion to the number of rewards met
-    so far; 0 as published.
+    so far, without effect where starts is 0; 0 as published.
     discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
     normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
     scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.

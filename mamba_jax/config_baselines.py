@@ -97,7 +97,8 @@ class VaeConfig:
 
     reward_layers, state_layers: widths of the decoders' ReLU layers. state_embedding, action_embedding: widths of
     their embedded inputs. decode_reward, decode_state: decoders in use. use_prev_state, use_action: further inputs of
-    the reward decoder. reward_scale, state_scale, task_scale, kl_scale: weights of the losses.
+    the reward decoder. reward_scale, state_scale, task_scale, kl_scale: weights of the losses; that of
+    the task counts where `belief.Networks` has a task decoder, which none of the algorithms here makes.
     average_rows, average_transitions: mean instead of sum over ELBO terms, and over the reconstructions of each.
     sum_over_batch: sum KL and task loss over the batch, as released, where the rest is averaged.
     decode_only_past: reconstruct no transitions after the belief. kl_to_standard: KL from N(0, I) at every step.
