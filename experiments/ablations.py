@@ -35,7 +35,7 @@ VARIANTS: dict[str, list[str]] = {
 def main(words: list[str]) -> int:
     """Runs a command line; returns the exit code: 1 if a run failed."""
     set_environment(words)
-    configure_jax()
+    configure_jax(cpu_only=True)
     with one_sentence_errors("ablations.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
         jobs = make_jobs(options)

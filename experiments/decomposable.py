@@ -51,7 +51,7 @@ class Result(NamedTuple):
 def main(words: list[str]) -> int:
     """Runs a command line; returns the exit code: 1 if a run failed."""
     set_environment()
-    configure_jax()
+    configure_jax(cpu_only=True)
     from mamba_jax.checkpoint import CheckpointError
 
     with one_sentence_errors("decomposable.py", {ValueError: 2, OSError: 2, CheckpointError: 1}):
@@ -106,8 +106,8 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def measure_gap(folder: Path) -> None:
-    """Tests the best policy of a run in its training tasks, which are drawn as often as fresh ones in its final test,
-    and writes gap.json; does nothing where that is there."""
+    """Tests the best policy of a run, on the CPU, in its training tasks, which are drawn as often as fresh ones in its
+    final test, and writes gap.json; does nothing where that is there."""
     from evaluate import load_run
 
     from mamba_jax.final import compile_test, summary

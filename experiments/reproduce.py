@@ -18,7 +18,7 @@ SMALL_ROWS = ("halfcircle", "point-wind", "escape-room", "rooms-3", "rooms-4", "
 def main(words: list[str]) -> int:
     """Runs a command line; returns the exit code: 1 if a run failed."""
     set_environment()
-    configure_jax()
+    configure_jax(cpu_only=True)
     with one_sentence_errors("reproduce.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
         pairs = [(row, algo) for row in options.rows for algo in options.algos]

@@ -40,7 +40,7 @@ def run(choice: Choice, arguments: list[str]) -> None:
     from mamba_jax.final import outcome
     from mamba_jax.progress import Reporter
     from mamba_jax.run import make_run
-    from mamba_jax.run_folder import RunFolder, describe
+    from mamba_jax.run_folder import RunFolder, describe, in_words
     from mamba_jax.train import train
 
     options, reporter, folder = choice.options, Reporter(), RunFolder(choice.logdir)
@@ -51,6 +51,7 @@ def run(choice: Choice, arguments: list[str]) -> None:
         if folder.evaluation.exists():
             reporter.message(f"{folder.path} is finished: {outcome(json.loads(folder.evaluation.read_text()))}.")
             return
+        reporter.message(f"Training on {in_words(description['hardware'])}.")
         train(training, lambda last_round, first_step: loggers(choice, folder, last_round, first_step))
 
 

@@ -53,8 +53,11 @@ def uses_mjx(arguments: Sequence[str]) -> bool:
     return any("humanoid" in word or "mjx" in word.replace("mujoco-mjx", "") for word in words)
 
 
-def configure_jax() -> None:
-    """Keeps compiled programs between starts, apart for every version of jaxlib, and quietens the libraries."""
+def configure_jax(*, cpu_only: bool = False) -> None:
+    """Keeps compiled programs between starts, apart for every version of jaxlib, and quietens the libraries.
+
+    cpu_only: leave accelerators, whose memory the first process takes, to the processes that this one starts.
+    """
     import jax
     import jaxlib
 
@@ -63,6 +66,8 @@ def configure_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if cpu_only:
+        jax.config.update("jax_platforms", "cpu")
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 

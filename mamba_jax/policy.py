@@ -91,7 +91,7 @@ def choose_better(better: jax.Array, new: Arrays, old: Arrays) -> Arrays:
 def evaluate_policy(
     algo: Algorithm, policy: Arrays, key: jax.Array, num_tasks: int, num_seeds: int = 1, *, fresh: bool = True
 ) -> Score:
-    """`evaluate` for a policy, or for several seeds one after the other, which gives the Score a leading axis.
+    """`evaluate` for a policy, or for several seeds at once, which gives the Score a leading axis.
 
     algo: the algorithm of one seed. The same tasks are played for every seed.
     """
@@ -104,4 +104,4 @@ def evaluate_policy(
     def of_seed(one: Arrays) -> Score:
         return evaluate(algo, from_arrays(template, one | shared), key, num_tasks, fresh=fresh)
 
-    return jax.lax.map(of_seed, own)
+    return jax.vmap(of_seed)(own)

@@ -172,7 +172,7 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     Paper: size S, 512 replayed rows for every environment step. Smaller sizes keep their networks and their updates.
     """
     gradient = config.actor_critic.gradient
-    behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=15)
+    behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=15, normalise_reinforce=True)
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
         model = replace(config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0, normalise=False)

@@ -11,6 +11,8 @@ The authors' settings (releases of VariBAD and HyperX) where they have an enviro
 | humanoid-dir                        | humanoid-dir; HyperX nearest: its VariBAD with the bonuses of sparse ant-goal |
 | anything else                       | nearest: sparse point robot, for discrete actions rooms                       |
 
+Of the two releases' settings for VariBAD on the sparse point robot those of HyperX's are taken; RL2 is in VariBAD's
+alone. Ant-goal's bonuses look at the position; on humanoid-dir, which has no such entries, at the whole state.
 A round is one meta-episode in each of 16 lanes; the releases collect between two thirds and two of them.
 Sections hold what differs from the defaults of the configuration's classes.
 """
@@ -88,6 +90,7 @@ VARIBAD_HUMANOID: Sections = {
 }
 ROOMS_BONUS = {"hyperstate_scale": 10.0, "vae_error_scale": 1.0, "clip": 10.0}
 ANT_BONUS = {"hyperstate_scale": 0.01, "vae_error_scale": 0.01, "clip": 10.0}
+POSITION = {"state_entries": (0, 1)}
 HYPERX_POINT: Sections = VARIBAD_POINT | {"vae": TRANSITION_REWARD}
 
 PAPER: dict[str, dict[str, Sections]] = {
@@ -112,7 +115,7 @@ PAPER: dict[str, dict[str, Sections]] = {
         "point-wind": HYPERX_POINT | {"run": {"steps": 20_000_000}},
         "escape-room": HYPERX_POINT | {"run": {"steps": 20_000_000}},
         "rooms": VARIBAD_ROOMS | {"bonus": ROOMS_BONUS, "run": {"steps": 100_000_000, "eval_tasks": 100}},
-        "reacher": VARIBAD_REACHER | {"bonus": ANT_BONUS, "run": {"steps": 150_000_000}},
+        "reacher": VARIBAD_REACHER | {"bonus": ANT_BONUS | POSITION, "run": {"steps": 150_000_000}},
         "humanoid-dir": VARIBAD_HUMANOID | {"bonus": ANT_BONUS, "run": {"steps": 100_000_000}},
     },
 }

@@ -228,6 +228,15 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def in_words(description: dict[str, Any]) -> str:
+    """A description by `hardware` for people: {"backend": "cpu", "cpus": 2, ...} -> "2 CPU cores"."""
+    if description["backend"] == "cpu":
+        cpus = description["cpus"]
+        return f"{cpus} CPU core{'s' if cpus > 1 else ''}"
+    devices = description["devices"]
+    return f"{len(devices)} x {devices[0]}" if len(devices) > 1 else devices[0]
+
+
 def temporary(path: Path) -> Path:
     """Where a file is written before it takes its place."""
     return path.with_name(f".{path.name}.part")

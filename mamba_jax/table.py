@@ -15,7 +15,7 @@ from scipy import stats
 
 from mamba_jax.curves import grid
 from mamba_jax.reference import ALGORITHMS, Reference, reference
-from mamba_jax.run_folder import RunFolder, setting
+from mamba_jax.run_folder import RunFolder, in_words, setting
 
 RESAMPLES = 10_000
 
@@ -79,7 +79,7 @@ def read_entry(folder: RunFolder) -> Entry:
         steps=result["env_steps"],
         updates=result["updates"],
         seconds=result["seconds"],
-        hardware=hardware(description["hardware"]),
+        hardware=in_words(description["hardware"]),
         known=reference(options["env"], env["subtasks"], env["sub_episodes"], env["length"]),
         setting=setting(description),
         seeds=((options["seed"], options["seeds"]),),
@@ -120,15 +120,6 @@ def combine(one: Entry, other: Entry) -> Entry:
         seeds=one.seeds + other.seeds,
         paths=one.paths + other.paths,
     )
-
-
-def hardware(description: dict[str, Any]) -> str:
-    """{"backend": "cpu", "cpus": 2, ...} -> "2 CPU cores"."""
-    if description["backend"] == "cpu":
-        cpus = description["cpus"]
-        return f"{cpus} CPU core{'s' if cpus > 1 else ''}"
-    devices = description["devices"]
-    return f"{len(devices)} x {devices[0]}" if len(devices) > 1 else devices[0]
 
 
 def duration(seconds: float) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 os.environ.setdefault("NPROC", "8")  # XLA's CPU client hangs in MJX humanoid programs with two threads
 # Tests compile far longer than they compute: unoptimised, with the older fusions, it takes half the time.
 flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+flags += " --xla_gpu_exclude_nondeterministic_ops=true"  # resuming is compared bit for bit
 if metadata.version("jaxlib").startswith("0.10."):  # XLA ends a process for a flag that it does not know
     flags += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", flags)
 os.environ.setdefault("MUJOCO_GL", "disabled")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share an accelerator
 
 import jax
 import numpy as np
@@ -21,6 +23,7 @@ import pytest
 COMPILED = tempfile.TemporaryDirectory()
 os.environ.setdefault("MAMBA_JAX_COMPILED_TESTS", COMPILED.name)  # processes of pytest-xdist get that of their parent
 jax.config.update("jax_compilation_cache_dir", os.environ["MAMBA_JAX_COMPILED_TESTS"])
+jax.config.update("jax_default_matmul_precision", "highest")  # accelerators round products of float32 otherwise
 
 
 def pytest_addoption(parser):

@@ -69,8 +69,9 @@ def mjx_next_velocity() -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array
     """`next_velocity` by one step of MJX instead of the closed form; this call imports MuJoCo."""
     from envs.mjx.engine import load, mjx
 
-    model = mjx.put_model(load("reacher.xml"))
+    model = mjx.put_model(load("reacher.xml"), impl="jax")
 
+    @jax.default_matmul_precision("highest")  # accelerators round products of float32 otherwise
     def step(qpos: jax.Array, qvel: jax.Array, control: jax.Array) -> jax.Array:
         data = mjx.make_data(model).replace(qpos=qpos, qvel=qvel, ctrl=control)
         return mjx.step(model, data).qvel

@@ -88,7 +88,7 @@ class HumanoidDir(TaskEnvironment):
         self._timestep = float(model.opt.timestep)
         self._mass = model.body_mass.astype(np.float32)
         self._host_model = model
-        self._model = mjx.put_model(model)
+        self._model = mjx.put_model(model, impl="jax")
 
     @property
     def default_params(self) -> HumanoidParams:
@@ -140,6 +140,7 @@ class HumanoidDir(TaskEnvironment):
         size = model.nq - 2 + model.nv + 10 * model.nbody + 6 * model.nbody + model.nv + 6 * model.nbody
         return spaces.Dict({"state": unbounded(size)})
 
+    @jax.default_matmul_precision("highest")  # accelerators round products of float32 otherwise
     def _forward(self, params: HumanoidParams, qpos, qvel, warmstart, control) -> tuple[jax.Array, Readings]:
         """The engine's forward pass at a state; returns (qacc (23,), readings)."""
         model = self._model.replace(geom_margin=jnp.full((self._model.ngeom,), params.margin))

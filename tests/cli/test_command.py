@@ -29,6 +29,7 @@ import evaluate as scripts  # noqa: E402
 
 TASK = ["--env", "rooms", "--subtasks", "2", "--length", "20", "--size", "debug", "--steps", "2400", "--seed", "5"]
 ROUNDS = 29
+FLAGS = "--xla_backend_optimization_level=0 --xla_gpu_exclude_nondeterministic_ops=true"
 TIMEOUT = 900.0  # seconds; a minute where nothing else runs
 EVERY_ROUND = ["--config.run.checkpoint-minutes", "1e-9"]
 
@@ -39,7 +40,7 @@ class Place:
     def __init__(self, folder):
         self.folder = folder
         self.processes = []
-        here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": FLAGS}
         self.environment = {name: x for name, x in os.environ.items() if name not in ("NPROC", "MUJOCO_GL")} | here
 
     def start(self, script, *arguments):
