@@ -15,6 +15,7 @@ from runtime import Parser, UsageError
 
 import envs
 import mamba_jax as mj
+from mamba_jax.config import MAX_INT32
 from mamba_jax.presets import SIZES
 
 MAX_SEED = 2**32 - 1
@@ -108,7 +109,17 @@ def parse(arguments: list[str]) -> Choice:
     if values.wandb and importlib.util.find_spec("wandb") is None:
         raise UsageError("--wandb needs the package wandb: install mamba-jax[wandb] or leave the option out.")
     algo = mj.make(options.algo, env, chosen_config(preset, leaves, values))
+    check_steps(algo)
     return Choice(options, algo, values.logdir or options.default_folder(), values.wandb)
+
+
+def check_steps(algo: mj.Algorithm) -> None:
+    """Raises UsageError where the steps of a run leave none for training, or are more than its counters can hold."""
+    steps, prefill = algo.config.run.steps, algo.config.prefill_steps(algo.env.num_steps)
+    if steps <= prefill:
+        raise UsageError(f"run.steps is {steps:,}, but what comes before training takes {prefill:,}: raise it.")
+    if steps > (limit := MAX_INT32 - algo.steps_per_round):
+        raise UsageError(f"run.steps is {steps:,}: it must be at most {limit:,}, what 32 bits can count.")
 
 
 def make_env(options: Options) -> Any:

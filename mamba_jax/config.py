@@ -200,23 +200,15 @@ class MambaConfig:
             data.capacity >= data.lanes * num_steps,
             f"data.capacity must hold one meta-episode per lane, {data.lanes * num_steps} steps: raise it.",
         )
-        check_steps(self.run, data.lanes * num_steps, prefill_rounds(data))
+
+    def prefill_steps(self, num_steps: int) -> int:
+        """Environment steps before training, where no meta-episode of `num_steps` steps ends early."""
+        return prefill_rounds(self.data) * self.data.lanes * num_steps
 
 
 def prefill_rounds(data: DataConfig) -> int:
     """Rounds of random meta-episodes before training: `prefill` rounded up to whole ones, at least one."""
     return max(1, math.ceil(data.prefill / data.lanes))
-
-
-def check_steps(run: RunConfig, steps_per_round: int, prefill_rounds: int) -> None:
-    """The steps of a run must leave some for training, and its counters have 32 bits."""
-    prefill = prefill_rounds * steps_per_round
-    require(
-        run.steps > prefill,
-        f"run.steps is {run.steps:,}, but the random meta-episodes before training make {prefill:,}: raise it.",
-    )
-    limit = MAX_INT32 - steps_per_round
-    require(run.steps <= limit, f"run.steps is {run.steps:,}: it must be at most {limit:,}, what 32 bits can count.")
 
 
 ZERO_ALLOWED = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from mamba_jax.config import RunConfig, check_positive, check_steps, require
+from mamba_jax.config import RunConfig, check_positive, require
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,12 @@ class RL2Config:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
         lanes = self.collect.lanes
         check_numbers(self)
-        check_steps(self.run, lanes * num_steps, 0)
         check_ppo(self, lanes if self.recurrent.minibatch == "lanes" else lanes * num_steps)
+
+    def prefill_steps(self, num_steps: int) -> int:
+        """Environment steps before training: none."""
+        del num_steps
+        return 0
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,11 @@ class VaribadConfig:
         check_numbers(self)
         check_ppo(self, self.collect.lanes * num_steps)
         check_vae(self, num_steps)
+
+    def prefill_steps(self, num_steps: int) -> int:
+        """Environment steps before training, where no meta-episode of `num_steps` steps ends early."""
+        steps = self.collect.lanes * num_steps
+        return steps * prefill_rounds(self.vae_training, steps)
 
 
 @dataclass(frozen=True)
@@ -243,6 +252,11 @@ class HyperXConfig:
         check_vae(self, num_steps)
         scales = [getattr(self.bonus, item.name) for item in fields(self.bonus) if item.name.endswith("_scale")]
         require(max(scales) > 0, "All scales of bonus are 0: give one a weight, or choose varibad.")
+
+    def prefill_steps(self, num_steps: int) -> int:
+        """Environment steps before training, where no meta-episode of `num_steps` steps ends early."""
+        steps = self.collect.lanes * num_steps
+        return steps * prefill_rounds(self.vae_training, steps)
 
 
 def check_numbers(config: Any) -> None:
@@ -283,8 +297,6 @@ def check_vae(config: VaribadConfig | HyperXConfig, num_steps: int) -> None:
         config.vae_training.capacity >= config.collect.lanes,
         f"vae_training.capacity must hold one sequence per lane, {config.collect.lanes}: raise it.",
     )
-    steps = config.collect.lanes * num_steps
-    check_steps(config.run, steps, prefill_rounds(config.vae_training, steps))
     cut = config.vae.detach_every
     require(
         cut is None or cut <= num_steps,

@@ -5,6 +5,7 @@ A record is a flat dictionary: `round`, `env_steps`, `updates`, `seconds` (of ru
 over seeds, and the same name with `/seeds` the list of their values.
 """
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -69,14 +70,19 @@ class MetricsFile:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The complete lines of a metrics file; none where there is no file."""
-    if not path.exists():
+    """The complete lines of a metrics file, or of one that was packed with gzip; none where there is no file."""
+    packed = path.with_name(path.name + ".gz")
+    if path.exists():
+        text = path.read_text()
+    elif packed.exists():
+        text = gzip.decompress(packed.read_bytes()).decode()
+    else:
         return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a metrics file, with None where a number was not finite."""
+    """The records of a metrics file, packed or not, with None where a number was not finite."""
     return [json.loads(line) for line in read_lines(path)]
 
 

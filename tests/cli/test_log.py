@@ -1,5 +1,6 @@
 """Records and where they go."""
 
+import gzip
 import json
 import sys
 import types
@@ -29,6 +30,15 @@ def test_metrics_are_json_and_cut_back(tmp_path):
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["round"] for record in records] == [0, 1, 2, 3]
     assert records[0] == {"round": 0, "x": None, "y/seeds": [None, 1.0]} and records == read_metrics(path)
+
+
+def test_a_packed_file_is_read_like_the_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    (tmp_path / "metrics.jsonl.gz").write_bytes(gzip.compress(b'{"round": 0}\n{"round": 1}\n{"rou'))
+    assert read_metrics(path) == [{"round": 0}, {"round": 1}]
+    path.write_text('{"round": 5}\n')
+    assert read_metrics(path) == [{"round": 5}]
 
 
 def test_tensorboard_files(tmp_path):

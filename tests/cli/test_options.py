@@ -76,8 +76,11 @@ def test_options_of_the_environment():
         ("--env halfcircle --physics mjx", "only one kind of physics"),
         ("--env halfcircle --length 0", "length is 0"),
         ("--env halfcircle --steps -1", "run.steps is -1: it must be positive"),
-        ("--env halfcircle --steps 9000", "run.steps is 9,000, but the random .* make 9,000: raise it"),
-        ("--env halfcircle --algo varibad --steps 5000", "run.steps is 5,000, but the random .* make 9,600: raise it"),
+        ("--env halfcircle --steps 9000", "run.steps is 9,000, but what comes before .* takes 9,000: raise it"),
+        (
+            "--env halfcircle --algo varibad --steps 5000",
+            "run.steps is 5,000, but what comes before .* takes 9,600: raise it",
+        ),
         ("--env halfcircle --algo rl2 --steps 3e9", "at most 2,147,478,847, what 32 bits can count"),
         ("--env halfcircle --steps many", "--steps: .*'many' is not a number"),
         ("--env halfcircle --steps 1.5", "'1.5' is not a whole number"),
