@@ -142,7 +142,7 @@ def paper_sections(algorithm: str, env: MetaEnvironment) -> Sections:
 
 
 def fit(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:
-    """Clips to the meta-episode what exceeds it, bounds the memory of the replay and evaluates a hundred times."""
+    """Clips to the meta-episode what exceeds it, bounds the replay's memory and evaluates up to a hundred times."""
     run = config.run
     every = max(RunConfig().eval_every, run.steps // (100 * env.num_steps))
     sections: Sections = {"run": {"eval_every": every}}

@@ -33,11 +33,11 @@ def test_the_horizon_of_size_small_reaches_the_whole_meta_episode_whatever_its_l
 
 @pytest.mark.parametrize("algorithm", ["rl2", "varibad", "hyperx"])
 @pytest.mark.parametrize("name", ["rooms", "reacher", "escape-room"])
-def test_baselines_are_evaluated_about_a_hundred_times(algorithm, name):
+def test_baselines_are_evaluated_up_to_a_hundred_times(algorithm, name):
     env = envs.make(name)
     for size in ("paper", "small"):
         run = mj.preset(algorithm, env, size).run
-        assert 40 <= run.steps / env.num_steps / run.eval_every <= 101
+        assert 50 <= run.steps / env.num_steps / run.eval_every <= 101
 
 
 @pytest.mark.parametrize("size", SIZES)

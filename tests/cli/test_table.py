@@ -15,6 +15,10 @@ from mamba_jax.run_folder import FORMAT
 from mamba_jax.table import draw, interquartile_mean, markdown, over_seeds, read_entries
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+import options as command_line  # noqa: E402
+
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
@@ -86,9 +90,13 @@ def folder(tmp_path_factory):
 
 
 def test_a_dry_run_says_what_is_left_and_how_long_it_takes(folder):
-    result = reproduce(folder, "--rows", "rooms-3", "--seeds", "2", "--dry-run")
+    words = ["--env", "point-wind", "--size", "small", "--seeds", "2"]
+    identity = command_line.parse(words).identity()
+    write_result(folder / "results" / "point-wind-mamba-small", [240.0, 250.0], identity=identity)
+    result = reproduce(folder, "--rows", "point-wind", "rooms-3", "--seeds", "2", "--dry-run")
     assert result.returncode == 0, result.stderr
-    (missing,) = result.stdout.splitlines()
+    done, missing = result.stdout.splitlines()
+    assert done == "results/point-wind-mamba-small: done"
     assert missing.startswith("results/rooms-3-mamba-small: train ") and "nobody measured" in missing
     assert not (folder / "results" / "rooms-3-mamba-small").exists()
 
