@@ -151,7 +151,8 @@ def named_parser(**kwargs: Any) -> Parser:
     task.add_argument("--boundary", choices=("reset", "final"), default="reset", help=boundary_help)
     run = parser.add_argument_group("run")
     run.add_argument("--algo", choices=mj.algorithms(), default="mamba", help="the algorithm (default: mamba)")
-    size_help = "paper (as published, the default), small (two CPU cores) or debug (seconds; learns nothing)"
+    size_help = "paper (as published, the default), small (two CPU cores), fast (an accelerator) or "
+    size_help += "debug (seconds; learns nothing)"
     run.add_argument("--size", choices=SIZES, default="paper", help=size_help)
     run.add_argument("--steps", type=whole_number, metavar="S", help="environment steps; short for --config.run.steps")
     run.add_argument("--seed", type=seed, default=0, metavar="S", help="of everything random (default: 0)")

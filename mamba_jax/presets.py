@@ -16,7 +16,7 @@ from mamba_jax.config import (
 from mamba_jax.presets_baselines import CONFIGS, BaselineConfig, baseline_preset
 from mamba_jax.types import MetaEnvironment
 
-SIZES = ("paper", "small", "debug")
+SIZES = ("paper", "small", "fast", "debug")
 
 # The release's configuration by environment (paper, appendix; true environment steps: the release counts twice).
 # Sections hold what differs from the defaults of `MambaConfig`.
@@ -63,6 +63,13 @@ SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-ro
 SMALL_GROWTH_ROUNDS = {"reacher": 350}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""
 
+FAST_LANES = 256
+"""Size fast: environments in parallel."""
+FAST_BATCH = 64
+"""Size fast: sequences of an update."""
+FAST_ROUNDS = {"halfcircle": 200, "point-wind": 200, "rooms": 180, "escape-room": 200, "reacher": 160}
+"""Rounds of a run at size fast where they are not 60: a fifth of size small's."""
+
 # What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
 SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "slow_rate": 0.1}
@@ -102,8 +109,9 @@ DEBUG_MODEL = WorldModelConfig(
 def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaConfig | BaselineConfig:
     """The configuration of an algorithm on an environment.
 
-    size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores) or "debug"
-    (seconds; learns nothing). An environment without a row of its own gets the defaults of its kind of action.
+    size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores), "fast" (the
+    least wall time on an accelerator) or "debug" (seconds; learns nothing). An environment without a row of its own
+    gets the defaults of its kind of action.
     Raises ConfigError for an unknown algorithm or size.
     """
     if size not in SIZES:
@@ -115,6 +123,8 @@ def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaCo
     config = paper_config(env)
     if size == "small":
         config = small_config(config, env)
+    elif size == "fast":
+        config = fast_config(config, env)
     elif size == "debug":
         config = debug_config(config, env)
     if algorithm == "dreamer-vanilla" and size != "debug":
@@ -221,6 +231,30 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
         run=replace(config.run, steps=rounds * rows, eval_every=16 * lanes, eval_tasks=100),
     )  # fmt: skip
     return fitting(with_sections(config, SMALL.get(base_name(env), {})), env)
+
+
+def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
+    """Size small with more lanes, larger batches and larger steps, and a fifth of its updates: for an accelerator.
+
+    There an update costs the launches of its kernels, several for each step of the sequence, whatever the batch is.
+    """
+    small = small_config(config, env)
+    rows, rounds = FAST_LANES * env.num_steps, FAST_ROUNDS.get(base_name(env), 60)
+    rates, behaviour = small.optimizer, small.actor_critic
+    growth_rounds = SMALL_GROWTH_ROUNDS.get(base_name(env), 60) // 5
+    return replace(
+        small,
+        actor_critic=replace(behaviour, slow_rate=min(1.0, 2.5 * behaviour.slow_rate)),
+        optimizer=replace(
+            rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate
+        ),
+        horizon=replace(small.horizon, growth_steps=growth_rounds * rows if small.horizon.growth_steps else 0),
+        data=replace(
+            small.data, lanes=FAST_LANES, batch=FAST_BATCH, train_ratio=SMALL_UPDATES * env.sub_episodes / rows,
+            prefill=max(small.data.prefill, FAST_LANES), capacity=max(1_000_000, 12 * rows),
+        ),
+        run=replace(small.run, steps=rounds * rows, eval_every=4 * FAST_LANES),
+    )  # fmt: skip
 
 
 def debug_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:

@@ -27,6 +27,9 @@ BaselineConfig = RL2Config | VaribadConfig | HyperXConfig
 
 CONFIGS: dict[str, type] = {"rl2": RL2Config, "varibad": VaribadConfig, "hyperx": HyperXConfig}
 
+LANES = {"small": 64, "fast": 256}
+"""Lanes of the sizes that are not as published."""
+
 RECURRENT_POLICY = {
     "layers": (128,),
     "state_embedding": None,
@@ -122,15 +125,15 @@ PAPER: dict[str, dict[str, Sections]] = {
 
 
 def baseline_preset(algorithm: str, env: MetaEnvironment, size: str) -> BaselineConfig:
-    """The configuration of "rl2", "varibad" or "hyperx" on an environment, `size` "paper", "small" or "debug".
+    """The configuration of "rl2", "varibad" or "hyperx" on an environment, `size` "paper", "small", "fast" or "debug".
 
     Raises ConfigError for an unknown algorithm.
     """
     if algorithm not in CONFIGS:
         raise ConfigError(f"Unknown algorithm {algorithm!r}: choose one of {', '.join(CONFIGS)}.")
     config = fit(with_sections(CONFIGS[algorithm](), paper_sections(algorithm, env)), env)
-    if size == "small":
-        return small_config(config, env)
+    if size in LANES:
+        return small_config(config, env, LANES[size])
     return debug_config(config, env) if size == "debug" else config
 
 
@@ -153,8 +156,8 @@ def fit(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:
     return with_sections(config, sections)
 
 
-def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig:
-    """More lanes, smaller networks and fewer reconstructions, for two CPU cores.
+def small_config(config: BaselineConfig, env: MetaEnvironment, lanes: int) -> BaselineConfig:
+    """More lanes, smaller networks and fewer reconstructions: sizes small, for two CPU cores, and fast.
 
     Four times the lanes would leave the autoencoder a quarter of its updates for the same steps, and on HalfCircle
     more of them raised the return (docs/results.md): a round makes 20, and as many of HyperX's predictors.
@@ -168,7 +171,7 @@ def small_config(config: BaselineConfig, env: MetaEnvironment) -> BaselineConfig
         "vae": vae,
         "vae_training": {"updates": 20},
         "bonus": {"layers": (64, 64), "outputs": 32, "updates": 20},
-        "collect": {"lanes": 64},
+        "collect": {"lanes": lanes},
         "run": {"steps": min(config.run.steps, 10_000_000)},
     }
     return fit(with_sections(config, sections), env)

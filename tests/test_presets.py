@@ -24,10 +24,11 @@ def test_presets_fit_short_meta_episodes(size):
     assert mj.make("mamba", env, mj.preset("mamba", env, size=size)).config.horizon.initial <= 40
 
 
+@pytest.mark.parametrize("size", ["small", "fast"])
 @pytest.mark.parametrize(("name", "length"), [("rooms", 50), ("rooms", 111), ("reacher", 100), ("reacher", 157)])
-def test_the_horizon_of_size_small_reaches_the_whole_meta_episode_whatever_its_length(name, length):
+def test_the_horizon_reaches_the_whole_meta_episode_whatever_its_length(name, length, size):
     env = envs.make(name, length=length)
-    config = mj.make("mamba", env, mj.preset("mamba", env, "small")).config
+    config = mj.make("mamba", env, mj.preset("mamba", env, size)).config
     assert 0 < config.horizon.growth_steps < config.run.steps / 2
 
 
@@ -35,7 +36,7 @@ def test_the_horizon_of_size_small_reaches_the_whole_meta_episode_whatever_its_l
 @pytest.mark.parametrize("name", ["rooms", "reacher", "escape-room"])
 def test_baselines_are_evaluated_up_to_a_hundred_times(algorithm, name):
     env = envs.make(name)
-    for size in ("paper", "small"):
+    for size in ("paper", "small", "fast"):
         run = mj.preset(algorithm, env, size).run
         assert 50 <= run.steps / env.num_steps / run.eval_every <= 101
 
