@@ -49,6 +49,7 @@ class WorldModelConfig:
     reward_and_time: encoder and decoders see the observation's entries reward and time; the reward head predicts the
     reward in any case. normalise: bring the vectors that an environment shows to mean 0 and deviation 1 in the prefill,
     so that small quantities count in the reconstruction; not as published.
+    unroll: steps of the recurrence that are compiled into one iteration of its loop; results do not depend on it.
     """
 
     deter: int = 512
@@ -74,6 +75,7 @@ class WorldModelConfig:
     subsample: int = 64
     reward_and_time: bool = True
     normalise: bool = False
+    unroll: int = 1
 
 
 @dataclass(frozen=True)

@@ -233,30 +233,16 @@ class VaribadConfig:
 
 
 @dataclass(frozen=True)
-class HyperXConfig:
+class HyperXConfig(VaribadConfig):
     """HyperX: VariBAD with exploration bonuses."""
 
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    vae: VaeConfig = field(default_factory=VaeConfig)
-    vae_training: VaeTrainingConfig = field(default_factory=VaeTrainingConfig)
     bonus: BonusConfig = field(default_factory=BonusConfig)
-    collect: CollectConfig = field(default_factory=CollectConfig)
-    run: RunConfig = field(default_factory=RunConfig)
 
     def validate(self, num_steps: int) -> None:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
-        check_numbers(self)
-        check_ppo(self, self.collect.lanes * num_steps)
-        check_vae(self, num_steps)
+        super().validate(num_steps)
         scales = [getattr(self.bonus, item.name) for item in fields(self.bonus) if item.name.endswith("_scale")]
         require(max(scales) > 0, "All scales of bonus are 0: give one a weight, or choose varibad.")
-
-    def prefill_steps(self, num_steps: int) -> int:
-        """Environment steps before training, where no meta-episode of `num_steps` steps ends early."""
-        steps = self.collect.lanes * num_steps
-        return steps * prefill_rounds(self.vae_training, steps)
 
 
 def check_numbers(config: Any) -> None:
@@ -271,7 +257,7 @@ def check_numbers(config: Any) -> None:
                 )
 
 
-def check_ppo(config: RL2Config | VaribadConfig | HyperXConfig, samples: int) -> None:
+def check_ppo(config: RL2Config | VaribadConfig, samples: int) -> None:
     """What PPO needs of its settings; `samples`: what minibatches are shares of."""
     ppo = config.ppo
     require(len(config.policy.layers) > 0, "policy.layers is empty: give the policy a layer.")
@@ -288,7 +274,7 @@ def prefill_rounds(training: VaeTrainingConfig, steps_per_round: int) -> int:
     return -(-training.prefill // steps_per_round)
 
 
-def check_vae(config: VaribadConfig | HyperXConfig, num_steps: int) -> None:
+def check_vae(config: VaribadConfig, num_steps: int) -> None:
     """What the autoencoder needs of its settings."""
     require(
         config.vae.decode_reward or config.vae.decode_state, "vae decodes nothing: set decode_reward or decode_state."

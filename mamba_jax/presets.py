@@ -67,8 +67,10 @@ FAST_LANES = 256
 """Size fast: environments in parallel."""
 FAST_BATCH = 64
 """Size fast: sequences of an update."""
-FAST_ROUNDS = {"halfcircle": 200, "point-wind": 200, "rooms": 180, "escape-room": 200, "reacher": 160}
-"""Rounds of a run at size fast where they are not 60: a fifth of size small's."""
+FAST_UNROLL = 5
+"""Size fast: steps in one iteration of the recurrence, whose kernels are launched together."""
+FAST_SHARE = 0.3
+"""Size fast: its updates, as a share of size small's."""
 
 # What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
@@ -234,16 +236,18 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
 
 
 def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
-    """Size small with more lanes, larger batches and larger steps, and a fifth of its updates: for an accelerator.
+    """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
-    There an update costs the launches of its kernels, several for each step of the sequence, whatever the batch is.
+    There an update costs some eighty small kernels for each step of the sequence, whatever the batch is.
     """
     small = small_config(config, env)
-    rows, rounds = FAST_LANES * env.num_steps, FAST_ROUNDS.get(base_name(env), 60)
+    rows = FAST_LANES * env.num_steps
+    rounds = round(FAST_SHARE * SMALL_ROUNDS.get(base_name(env), 300))
+    growth_rounds = round(FAST_SHARE * SMALL_GROWTH_ROUNDS.get(base_name(env), 60))
     rates, behaviour = small.optimizer, small.actor_critic
-    growth_rounds = SMALL_GROWTH_ROUNDS.get(base_name(env), 60) // 5
     return replace(
         small,
+        world_model=replace(small.world_model, unroll=FAST_UNROLL),
         actor_critic=replace(behaviour, slow_rate=min(1.0, 2.5 * behaviour.slow_rate)),
         optimizer=replace(
             rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate

@@ -23,7 +23,7 @@ from mamba_jax.config import ConfigError, RunConfig, Sections, with_sections
 from mamba_jax.config_baselines import HyperXConfig, RL2Config, VaribadConfig
 from mamba_jax.types import MetaEnvironment
 
-BaselineConfig = RL2Config | VaribadConfig | HyperXConfig
+BaselineConfig = RL2Config | VaribadConfig
 
 CONFIGS: dict[str, type] = {"rl2": RL2Config, "varibad": VaribadConfig, "hyperx": HyperXConfig}
 

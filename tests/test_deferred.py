@@ -39,8 +39,8 @@ def no_layers(variables, constants, carry, x):
     return carry, carry
 
 
-@pytest.mark.parametrize("step", [cell_step, no_layers])
-def test_values_and_gradients_are_those_of_scan(step):
+@pytest.mark.parametrize(("step", "unroll"), [(cell_step, 1), (cell_step, 3), (no_layers, 1)])
+def test_values_and_gradients_are_those_of_scan(step, unroll):
     keys = jax.random.split(jax.random.key(0), 4)
     carry = jax.random.normal(keys[0], (BATCH, WIDTH))
     variables = Cell().init(keys[1], carry, jnp.zeros((BATCH, 4)))
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_those_of_scan(step):
         return lambda *args: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(scan(*args)))
 
     def deferred(*args):
-        return deferred_scan(step, *args)
+        return deferred_scan(step, *args, unroll=unroll)
 
     arguments = (variables, constants, carry, xs)
     values = [jax.value_and_grad(objective(scan), argnums=(0, 1, 2, 3))(*arguments) for scan in (plain, deferred)]

@@ -11,7 +11,7 @@ from flax import struct
 from mamba_jax import belief, onpolicy, ppo
 from mamba_jax.algos.mamba import action_spec
 from mamba_jax.belief import Networks, Params
-from mamba_jax.config_baselines import HyperXConfig, VaribadConfig, prefill_rounds
+from mamba_jax.config_baselines import VaribadConfig, prefill_rounds
 from mamba_jax.onpolicy import Actor, Rollout, Weights
 from mamba_jax.ops import running_stats
 from mamba_jax.ops.optim import apply_gradients
@@ -57,7 +57,7 @@ class Agent(NamedTuple):
 
     actor: Actor
     networks: Networks
-    config: VaribadConfig | HyperXConfig
+    config: VaribadConfig
     policy_opt: optax.GradientTransformation
     vae_opt: optax.GradientTransformation
 
@@ -80,7 +80,7 @@ def make_varibad(env: MetaEnvironment, config: VaribadConfig, name: str = "varib
     )
 
 
-def make_agent(env: MetaEnvironment, config: VaribadConfig | HyperXConfig) -> Agent:
+def make_agent(env: MetaEnvironment, config: VaribadConfig) -> Agent:
     """Networks and optimisers. Raises ConfigError where the configuration does not fit the environment."""
     onpolicy.check_observations(env)
     config.validate(env.num_steps)
@@ -100,7 +100,7 @@ def make_agent(env: MetaEnvironment, config: VaribadConfig | HyperXConfig) -> Ag
     )
 
 
-def updates_per_round(config: VaribadConfig | HyperXConfig) -> int:
+def updates_per_round(config: VaribadConfig) -> int:
     """Gradient updates of policy and autoencoder in a round."""
     return config.ppo.epochs * config.ppo.minibatches + config.vae_training.updates
 

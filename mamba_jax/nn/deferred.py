@@ -24,7 +24,9 @@ class Layer(NamedTuple):
     dtype: Any
 
 
-def deferred_scan(step: Step, variables: dict, constants: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+def deferred_scan(
+    step: Step, variables: dict, constants: Any, carry: Any, xs: Any, *, unroll: int = 1
+) -> tuple[Any, Any]:
     """`jax.lax.scan` of `step(variables, constants, carry, x)`, with the same gradients at less cost.
 
     Plain reverse mode multiplies and adds a full-size weight gradient at every step, which costs more than the rest of
@@ -32,7 +34,7 @@ def deferred_scan(step: Step, variables: dict, constants: Any, carry: Any, xs: A
     (biases, normalisation), and keeps those of the linear layers' outputs; kernels get theirs from one product over
     time and batch. Activations are computed again in the reverse scan, not stored.
 
-    Linear layers are `nn.Dense`, `SplitDense` and what is built on it.
+    Linear layers are `nn.Dense`, `SplitDense` and what is built on it. unroll: as in `jax.lax.scan`.
     `step` must depend on traced values through its arguments alone.
     """
     layers = linear_layers(step, variables, constants, carry, jax.tree.map(lambda x: x[0], xs))
@@ -41,7 +43,7 @@ def deferred_scan(step: Step, variables: dict, constants: Any, carry: Any, xs: A
 
     @jax.custom_vjp
     def run(variables, constants, carry, xs):
-        return jax.lax.scan(lambda carry, x: step(variables, constants, carry, x), carry, xs)
+        return jax.lax.scan(lambda carry, x: step(variables, constants, carry, x), carry, xs, unroll=unroll)
 
     def forward(variables, constants, carry, xs):
         leaves = traverse_util.flatten_dict(variables)
@@ -56,7 +58,7 @@ def deferred_scan(step: Step, variables: dict, constants: Any, carry: Any, xs: A
                 (carry, y), seen = with_taps(step, taps, variables, constants, carry, x)
                 return carry, (y, seen)
 
-            last, (ys, seen) = jax.lax.scan(body, carry, (xs, taps))
+            last, (ys, seen) = jax.lax.scan(body, carry, (xs, taps), unroll=unroll)
             return (last, ys), seen
 
         taps = [jnp.zeros((time, *layer.shape), layer.dtype) for layer in layers]
