@@ -2,18 +2,12 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
+import ablations
 import pytest
 from test_table import write_result
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import ablations  # noqa: E402
-
-from mamba_jax.run_folder import different_leaves  # noqa: E402
+from mamba_jax.run_folder import different_leaves
 
 CHANGES = {
     "full": [],

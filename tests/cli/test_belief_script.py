@@ -1,16 +1,9 @@
 """Reading the belief over the task from an agent's memory."""
 
-import sys
-from pathlib import Path
-
+import belief
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import belief  # noqa: E402
 
 LENGTH, FOUND = 10, 6
 

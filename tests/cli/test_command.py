@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import evaluate as scripts
 import imageio.v3 as imageio
 import jax
 import numpy as np
@@ -23,9 +24,6 @@ from mamba_jax.run import run_keys
 from mamba_jax.run_state import resume
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import evaluate as scripts  # noqa: E402
 
 TASK = ["--env", "rooms", "--subtasks", "2", "--length", "20", "--size", "debug", "--steps", "2400", "--seed", "5"]
 ROUNDS = 29

@@ -1,9 +1,9 @@
 """The script that trains on few tasks and tests in fresh ones."""
 
 import json
-import sys
-from pathlib import Path
 
+import decomposable
+import evaluate
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +11,10 @@ import pytest
 from test_table import write_result
 from tiny import lifetime_env, tiny
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import decomposable  # noqa: E402
-import evaluate  # noqa: E402
-
-import envs  # noqa: E402
-from mamba_jax.progress import Reporter  # noqa: E402
-from mamba_jax.run import make_run  # noqa: E402
-from mamba_jax.run_folder import RunFolder  # noqa: E402
+import envs
+from mamba_jax.progress import Reporter
+from mamba_jax.run import make_run
+from mamba_jax.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

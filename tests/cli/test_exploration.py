@@ -1,20 +1,14 @@
 """The experiment that counts visited places; the training itself is the algorithms' and tested with them."""
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import exploration
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import exploration  # noqa: E402
-
-import envs  # noqa: E402
+import envs
 
 
 @pytest.mark.parametrize("number", [2, 3, 6, 8])

@@ -1,9 +1,8 @@
 """Comparing the rewards that a world model imagines with those that came."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import foresight
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +14,6 @@ from mamba_jax import world_model as wm
 from mamba_jax.algos import mamba
 from mamba_jax.ops import twohot
 from mamba_jax.replay import sample
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import foresight  # noqa: E402
 
 
 @pytest.fixture(scope="module")

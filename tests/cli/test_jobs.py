@@ -1,16 +1,10 @@
 """What sets of runs know of their runs, without training any."""
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 
+import jobs
 import pytest
 from test_table import write_result
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import jobs  # noqa: E402
 
 
 def job_of(out, row="halfcircle", extra=(), **options):

@@ -1,20 +1,14 @@
 """The study of what world models remember; the training itself is MAMBA's and tested with it."""
 
 import json
-import sys
-from pathlib import Path
 
 import jax
+import memory
 import numpy as np
 import pytest
+from foresight import Foresight
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import memory  # noqa: E402
-from foresight import Foresight  # noqa: E402
-
-import envs  # noqa: E402
+import envs
 
 
 @pytest.mark.parametrize(("name", "subtasks"), [("halfcircle", None), ("reacher", 1)])

@@ -1,18 +1,13 @@
 """The command line is read, checked and explained without training anything."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Literal
 
+import options as command_line
 import pytest
 
 import mamba_jax as mj
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(SCRIPTS))
-
-import options as command_line  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,15 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import options as command_line
 import pytest
 
 from mamba_jax.run_folder import FORMAT
 from mamba_jax.table import draw, interquartile_mean, markdown, over_seeds, read_entries
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-import options as command_line  # noqa: E402
 
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
