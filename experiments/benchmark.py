@@ -237,12 +237,12 @@ def whole_round(name: str, subtasks: int | None, size: str, num_seeds: int) -> d
         start = time.perf_counter()
         state, _ = jax.block_until_ready(step(state))
         times.append(time.perf_counter() - start)
-    seconds = max(times[1:])  # the first call of a program is slower
+    slowest_round = max(times[1:])  # the first call of a program is slower
     return rounded({
         "env": label(name, subtasks), "size": size, "seeds": num_seeds, "compile_s": compile_seconds,
-        "round_s": seconds, "updates_per_round": algo.updates_per_round,
-        "updates_per_s": num_seeds * algo.updates_per_round / seconds,
-        "steps_per_s": round(num_seeds * algo.steps_per_round / seconds), "replay_mb": replay_bytes / 1e6,
+        "round_s": slowest_round, "updates_per_round": algo.updates_per_round,
+        "updates_per_s": num_seeds * algo.updates_per_round / slowest_round,
+        "steps_per_s": round(num_seeds * algo.steps_per_round / slowest_round), "replay_mb": replay_bytes / 1e6,
         "state_mb": memory.argument_size_in_bytes / 1e6, "donated_mb": memory.alias_size_in_bytes / 1e6,
         "temporary_mb": memory.temp_size_in_bytes / 1e6,
     })  # fmt: skip

@@ -111,8 +111,8 @@ DEBUG_MODEL = WorldModelConfig(
 def preset(algorithm: str, env: MetaEnvironment, size: str = "paper") -> MambaConfig | BaselineConfig:
     """The configuration of an algorithm on an environment.
 
-    size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores), "fast" (the
-    least wall time on an accelerator) or "debug" (seconds; learns nothing). An environment without a row of its own
+    size: "paper" (as published), "small" (learns the simple environments in minutes on two CPU cores), "fast" (for
+    little wall time on an accelerator) or "debug" (seconds; learns nothing). An environment without a row of its own
     gets the defaults of its kind of action.
     Raises ConfigError for an unknown algorithm or size.
     """
