@@ -135,8 +135,8 @@ def environments(lanes: int) -> Iterator[dict]:
         yield rounded(figures)
 
 
-def paper_agent(name: str, subtasks: int | None, size: str = "paper"):
-    """The agent and its initial state on an environment."""
+def paper_agent(name: str, subtasks: int | None):
+    """The agent of paper size and its initial state on an environment."""
     import jax
 
     import envs
@@ -144,7 +144,7 @@ def paper_agent(name: str, subtasks: int | None, size: str = "paper"):
     from mamba_jax.algos import mamba
 
     env = envs.make(name, subtasks=subtasks)
-    config: Any = mj.preset("mamba", env, size=size)
+    config: Any = mj.preset("mamba", env)
     agent = mamba.make_agent(env, config)
     return agent, jax.jit(lambda key: mamba.init(agent, key))(jax.random.key(0))
 

@@ -13,7 +13,7 @@ from mamba_jax.config import (
     WorldModelConfig,
     with_sections,
 )
-from mamba_jax.presets_baselines import CONFIGS, BaselineConfig, baseline_preset
+from mamba_jax.presets_baselines import CONFIGS, LANES, BaselineConfig, baseline_preset
 from mamba_jax.types import MetaEnvironment
 
 SIZES = ("paper", "small", "fast", "debug")
@@ -63,8 +63,6 @@ SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-ro
 SMALL_GROWTH_ROUNDS = {"reacher": 350}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""
 
-FAST_LANES = 256
-"""Size fast: environments in parallel."""
 FAST_BATCH = 64
 """Size fast: sequences of an update."""
 FAST_UNROLL = 5
@@ -212,7 +210,7 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     least divisor 1 keeps advantages tiny. Here both are lower, imagination is longer and learning rates are higher.
     Environments in `SMALL` have a model that imagines rare reward as often as it happens instead.
     """
-    lanes = 4 if base_name(env) == "humanoid-dir" else 64
+    lanes = 4 if base_name(env) == "humanoid-dir" else LANES["small"]
     rows = lanes * env.num_steps
     rounds, growth_rounds = SMALL_ROUNDS.get(base_name(env), 300), SMALL_GROWTH_ROUNDS.get(base_name(env), 60)
     config = replace(
@@ -241,23 +239,22 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is.
     """
     small = small_config(config, env)
-    rows = FAST_LANES * env.num_steps
-    rounds = round(FAST_SHARE * SMALL_ROUNDS.get(base_name(env), 300))
-    growth_rounds = round(FAST_SHARE * SMALL_GROWTH_ROUNDS.get(base_name(env), 60))
-    rates, behaviour = small.optimizer, small.actor_critic
+    model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
+    lanes = LANES["fast"]
+    more_steps = FAST_SHARE * lanes / data.lanes
     return replace(
         small,
-        world_model=replace(small.world_model, unroll=FAST_UNROLL),
-        actor_critic=replace(behaviour, slow_rate=min(1.0, 2.5 * behaviour.slow_rate)),
+        world_model=replace(model, unroll=FAST_UNROLL),
+        actor_critic=replace(behaviour, slow_rate=2.5 * behaviour.slow_rate),
         optimizer=replace(
             rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate
         ),
-        horizon=replace(small.horizon, growth_steps=growth_rounds * rows if small.horizon.growth_steps else 0),
+        horizon=replace(small.horizon, growth_steps=round(more_steps * small.horizon.growth_steps)),
         data=replace(
-            small.data, lanes=FAST_LANES, batch=FAST_BATCH, train_ratio=SMALL_UPDATES * env.sub_episodes / rows,
-            prefill=max(small.data.prefill, FAST_LANES), capacity=max(1_000_000, 12 * rows),
+            data, lanes=lanes, batch=FAST_BATCH, train_ratio=data.train_ratio * data.lanes / lanes,
+            capacity=max(1_000_000, 12 * lanes * env.num_steps),
         ),
-        run=replace(small.run, steps=rounds * rows, eval_every=4 * FAST_LANES),
+        run=replace(run, steps=round(more_steps * run.steps), eval_every=4 * lanes),
     )  # fmt: skip
 
 
