@@ -196,6 +196,7 @@ def draw(results: list[Result], path: Path) -> None:
     figure, panels = grid(2 * columns, columns=columns, size=(4, 3.4))
     for column, number in enumerate(rooms):
         upper, lower = panels[column], panels[columns + column]
+        lower.sharex(upper)
         own = [result for result in results if result.rooms == number]
         for index, algo in enumerate(dict.fromkeys(result.entry.algo for result in own)):
             draw_algorithm(upper, lower, [result for result in own if result.entry.algo == algo], f"C{index}")
