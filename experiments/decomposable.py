@@ -1,4 +1,4 @@
-"""How well few training tasks generalise: `python experiments/decomposable.py --rooms 2 3 4 --tasks 4 16 64 all`.
+"""How well few training tasks generalise: `experiments/decomposable.py --rooms 3 --tasks 4 16 all --out results/few`.
 
 Trains agents on Rooms-N from M training tasks only and tests them in fresh tasks of the whole distribution and in the
 training tasks; the difference of the two returns is the generalisation gap. Runs what is missing, resumes what is

@@ -1,11 +1,15 @@
 """What the README shows works, at sizes fit for a test."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 SMALLER = {
     "subtasks=3)": "subtasks=3, sub_episodes=2, length=6)",
     'size="small"': 'size="debug"',
@@ -38,6 +42,13 @@ def test_the_environment_of_a_user_trains():
 
 
 def test_links_lead_to_files():
-    root = Path(__file__).parent.parent
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (root / target).exists(), target
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("words", re.findall(r"^\.venv/bin/python (.*--dry-run)$", README, re.MULTILINE))
+def test_plans_agree_with_the_recorded_runs(words):
+    """A recorded run of another configuration in the folder of a plan would be refused."""
+    done = subprocess.run([sys.executable, *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ": done" in done.stdout
