@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
     from mamba_jax.table import Entry
 
+STEPS = {
+    "mamba": {2: 3_200_000, 3: 4_480_000, 4: 5_760_000},
+    "varibad": {2: 6_000_000, 3: 10_000_000, 4: 10_000_000},
+}
+"""Algorithm -> rooms -> environment steps of a seed in the recorded runs: fewer than those of size small, so that three
+seeds take a CPU core less than an hour."""
+
 GAP = "gap.json"
 """In the folder of a run: its test in the training tasks."""
 
@@ -85,7 +92,8 @@ def parser() -> Parser:
     found.add_argument(
         "--algos", nargs="+", default=["mamba", "varibad"], choices=algos, metavar="ALGO", help=algos_help
     )
-    add_options(found, seeds=3, out="results/decomposable")
+    steps = "those of the size; at size small those of the recorded runs, where there are some"
+    add_options(found, seeds=3, out="results/decomposable", steps=steps)
     return found
 
 
@@ -101,6 +109,9 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
     jobs = []
     for rooms, algo, tasks in itertools.product(options.rooms, options.algos, options.tasks):
         extra = [] if tasks is None else ["--train-tasks", str(tasks)]
+        steps = STEPS.get(algo, {}).get(rooms)
+        if steps and options.steps is None and options.size == "small":
+            extra += ["--steps", str(steps)]
         jobs.append(make_job(f"rooms-{rooms}", algo, f"rooms-{rooms}-{algo}-{tasks or 'all'}", extra, options))
     return jobs
 

@@ -46,8 +46,8 @@ class Job(NamedTuple):
         return -(-algo.config.run.steps // algo.steps_per_round) * algo.updates_per_round
 
 
-def add_options(found: Parser, *, seeds: int, out: str) -> None:
-    """Adds the options that all sets of runs have, with these defaults."""
+def add_options(found: Parser, *, seeds: int, out: str, steps: str = "those of the size") -> None:
+    """Adds the options that all sets of runs have, with these defaults; steps says in words what theirs are."""
     from options import at_least_one, whole_number
 
     from mamba_jax.presets import SIZES
@@ -55,7 +55,7 @@ def add_options(found: Parser, *, seeds: int, out: str) -> None:
     seeds_help = f"at once in one program (default: {seeds})"
     found.add_argument("--seeds", type=at_least_one, default=seeds, metavar="K", help=seeds_help)
     found.add_argument("--size", choices=SIZES, default="small", help="default: small")
-    steps_help = "environment steps of a seed (default: those of the size)"
+    steps_help = f"environment steps of a seed (default: {steps})"
     found.add_argument("--steps", type=whole_number, metavar="S", help=steps_help)
     found.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help=f"default: {out}")
     found.add_argument("--jobs", type=at_least_one, default=1, metavar="J", help="runs side by side (default: 1)")

@@ -32,6 +32,16 @@ def test_there_is_a_run_for_every_choice(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"), [([], 10_000_000), (["--steps", "960000"], 960_000), (["--size", "fast"], None)]
+)
+def test_size_small_has_the_steps_of_the_recorded_runs(words, steps, tmp_path):
+    words = ["--rooms", "4", "--tasks", "all", "--algos", "varibad", "--out", str(tmp_path), *words]
+    (job,) = decomposable.make_jobs(decomposable.parser().parse_args(words))
+    assert ("--steps" in job.arguments) == (steps is not None)
+    assert steps in (None, job.choice.algo.config.run.steps)
+
+
 def test_tasks_that_are_alike_count_once():
     assert decomposable.different_tasks(envs.make("rooms", subtasks=2, train_tasks=1)) == 1
     few, many = (decomposable.different_tasks(envs.make("rooms", subtasks=2, train_tasks=m)) for m in (8, 500))
