@@ -154,10 +154,17 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
             str(entry.known.ceiling or "-"),
             f"{entry.steps / 1e6:.1f}M",
             f"{duration(entry.seconds)}, {entry.hardware}",
-            ", ".join(f"[{path.name}]({path.resolve().relative_to(link_to.resolve())})" for path in entry.paths),
+            links(entry.paths, link_to),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def links(paths: Sequence[Path], link_to: Path) -> str:
+    """Links to folders, relative to the folder `link_to`: one under its name, several under numbers."""
+    labels = [paths[0].name] if len(paths) == 1 else range(1, len(paths) + 1)
+    targets = (path.resolve().relative_to(link_to.resolve()) for path in paths)
+    return ", ".join(f"[{label}]({target})" for label, target in zip(labels, targets, strict=True))
 
 
 def draw(entries: Sequence[Entry], path: Path) -> None:

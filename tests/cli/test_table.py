@@ -65,7 +65,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_entry(tmp_path):
     assert sorted(together.scores) == [230.0, 240.0, 250.0] and list(other.scores) == [0.0]
     assert together.seconds == 7200.0 and together.by_sub_episode == (1.0, 2.0, 3.0)
     line = markdown([together], tmp_path)
-    assert "240.0 ± 8.2 (3 seeds)" in line and "[a](a), [b](b)" in line
+    assert "240.0 ± 8.2 (3 seeds)" in line and "[1](a), [2](b)" in line
     write_result(tmp_path / "copy", [250.0], seed=1)
     assert [len(entry.scores) for entry in over_seeds(read_entries(tmp_path))] == [3, 1, 1]
 
