@@ -13,6 +13,9 @@ from envs import rendering
 
 BOUNDARIES = ("reset", "final")
 
+FRESH = 2**32 - 1
+"""Folded into the keys of fresh tasks: a number that no training task has."""
+
 
 @struct.dataclass
 class TimeStep:
@@ -102,8 +105,10 @@ class MetaEpisode:
 
     def sample_task(self, key: jax.Array, *, fresh: bool = False) -> Any:
         """Draw one task's params: a training task if `train_tasks` is set and `fresh` is not, else a new one."""
-        if self.train_tasks is not None and not fresh:
-            return self.training_task(jax.random.randint(key, (), 0, self.train_tasks))
+        if self.train_tasks is not None:
+            if not fresh:
+                return self.training_task(jax.random.randint(key, (), 0, self.train_tasks))
+            key = jax.random.fold_in(key, FRESH)  # a key split from that of the training tasks would repeat them
         return self.env.sample_task(key, self.env.default_params)
 
     def training_task(self, index: jax.Array) -> Any:
@@ -249,6 +254,8 @@ def _action_space(space: Any) -> Any:
         return space
     if not (np.all(np.isfinite(space.low)) and np.all(np.isfinite(space.high))):
         raise ValueError("The environment's action space is not bounded: give its Box finite bounds.")
+    if len(space.shape) != 1:
+        raise ValueError(f"The environment's actions have the shape {space.shape}: give its Box one dimension.")
     return spaces.Box(-1.0, 1.0, space.shape, jnp.float32)
 
 

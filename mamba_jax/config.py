@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Sections = dict[str, dict[str, Any]]
 """Values of some fields of some sections of a configuration, by name."""
@@ -181,7 +181,7 @@ class MambaConfig:
 
     def validate(self, num_steps: int) -> None:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
-        check_positive(self)
+        check_values(self)
         model, behaviour, data = self.world_model, self.actor_critic, self.data
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
@@ -195,8 +195,8 @@ class MambaConfig:
             f"horizon.initial ({self.horizon.initial}) exceeds the meta-episode ({num_steps} steps): lower it.",
         )
         require(
-            data.context != "window" or data.window <= num_steps,
-            f"data.window ({data.window}) exceeds the meta-episode ({num_steps} steps): lower it.",
+            data.context != "window" or 0 < data.window <= num_steps,
+            f"data.window ({data.window}) must lie between 1 and the meta-episode's {num_steps} steps.",
         )
         require(
             data.capacity >= data.lanes * num_steps,
@@ -229,12 +229,17 @@ ZERO_ALLOWED = {
 }
 
 
-def check_positive(config, prefix: str = "") -> None:
-    """Every number in a nested configuration must be positive, or zero where zero has a meaning."""
+def check_values(config, prefix: str = "") -> None:
+    """Every number in a nested configuration must be positive, or zero where zero has a meaning, and every choice one
+    of those that there are."""
+    hints = get_type_hints(type(config))
     for item in dataclasses.fields(config):
-        value, path = getattr(config, item.name), prefix + item.name
+        value, path, hint = getattr(config, item.name), prefix + item.name, hints[item.name]
         if dataclasses.is_dataclass(value):
-            check_positive(value, path + ".")
+            check_values(value, path + ".")
+        elif get_origin(hint) is Literal:
+            choices = get_args(hint)
+            require(value in choices, f"{path} is {value!r}: choose one of: {', '.join(choices)}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             zero_ok = item.name in ZERO_ALLOWED or item.name.endswith("_scale") or item.name == "lambda_"
             require(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from mamba_jax.config import RunConfig, check_positive, require
+from mamba_jax.config import RunConfig, check_values, require
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class RL2Config:
     def validate(self, num_steps: int) -> None:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
         lanes = self.collect.lanes
-        check_numbers(self)
+        check_entries(self)
         check_ppo(self, lanes if self.recurrent.minibatch == "lanes" else lanes * num_steps)
 
     def prefill_steps(self, num_steps: int) -> int:
@@ -222,7 +222,7 @@ class VaribadConfig:
 
     def validate(self, num_steps: int) -> None:
         """Checks the configuration for meta-episodes of `num_steps` steps; raises ConfigError."""
-        check_numbers(self)
+        check_entries(self)
         check_ppo(self, self.collect.lanes * num_steps)
         check_vae(self, num_steps)
 
@@ -245,9 +245,9 @@ class HyperXConfig(VaribadConfig):
         require(max(scales) > 0, "All scales of bonus are 0: give one a weight, or choose varibad.")
 
 
-def check_numbers(config: Any) -> None:
-    """Numbers and entries of tuples must be positive, or zero where zero has a meaning."""
-    check_positive(config)
+def check_entries(config: Any) -> None:
+    """As `check_values`, and entries of tuples must be positive too."""
+    check_values(config)
     for section in fields(config):
         for item in fields(getattr(config, section.name)):
             value = getattr(getattr(config, section.name), item.name)

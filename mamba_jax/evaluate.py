@@ -12,7 +12,8 @@ from mamba_jax.types import Algorithm, Score, TimeStep
 def evaluate(
     algo: Algorithm, state: Any, key: jax.Array, num_tasks: int, *, fresh: bool = True, max_lanes: int = 1000
 ) -> Score:
-    """Return of the policy in `state` over `num_tasks` fresh tasks; pure, and a function of its arguments only.
+    """Return of the policy in `state`, of one seed, over `num_tasks` fresh tasks; pure, and a function of its arguments
+    only.
 
     Every lane plays one meta-episode; where sub-episodes end early a lane finishes before N T steps, and what it does
     afterwards does not count. `fresh`: tasks from the whole distribution, or else as in training. `max_lanes`: tasks

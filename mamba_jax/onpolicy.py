@@ -84,7 +84,7 @@ class Rollout:
 def check_observations(env: MetaEnvironment) -> None:
     """Raises ConfigError for observations that the encoder cannot take."""
     images = [key for key, space in env.observation_space.items() if is_image(space.shape)]
-    require(not images, f"{env.name} shows images, which only mamba can take: choose it, or an environment of vectors.")
+    require(not images, f"{env.name} shows images: choose mamba, or an environment of vectors.")
 
 
 def seen_vector(env: MetaEnvironment, observation: dict[str, jax.Array]) -> jax.Array:

@@ -63,15 +63,16 @@ def sample(replay: Replay, key: jax.Array, batch: int, length: int | None = None
     lanes, slots, total = replay.rows.is_first.shape
     groups = math.gcd(lanes, batch)
     filled = jnp.minimum(replay.inserted, slots)
+    length = total if length is None else length
     lane_key, slot_key, start_key = jax.random.split(key, 3)
     shape = (groups, batch // groups)
     lane = jax.random.randint(lane_key, shape, 0, lanes // groups)
     slot = jax.random.randint(slot_key, shape, 0, filled)
-    start = jax.random.randint(start_key, shape, 0, total + 1 - (length or total))
+    start = jax.random.randint(start_key, shape, 0, total + 1 - length)
 
     def draw(store, lane, slot, start):
         sequence = store[lane, slot]
-        return jax.lax.dynamic_slice_in_dim(sequence, start, length or total)
+        return jax.lax.dynamic_slice_in_dim(sequence, start, length)
 
     def gather(store):
         grouped = store.reshape(groups, lanes // groups, *store.shape[1:])

@@ -9,8 +9,9 @@ def over_seeds(algorithm: Algorithm, num_seeds: int) -> Algorithm:
     """The algorithm over `num_seeds` seeds at once: `init` takes one key, and every leaf of the state but `rounds` gets
     a leading seed axis, as do metrics, carries, observations and actions.
 
-    The round counter, which drives the schedules, stays unbatched: under a plain `jax.vmap` of `train_step` results
-    are the same, but the loop over the chunks of time below the horizon would select its results for each seed.
+    `evaluate` is for the algorithm of one seed and the state of one. The round counter, which drives the schedules,
+    stays unbatched: under a plain `jax.vmap` of `train_step` results are the same, but the loop over the chunks of time
+    below the horizon would select its results for each seed.
     """
 
     def axes(state):

@@ -1,10 +1,11 @@
 """What the presets say, where a reader would look it up in the paper."""
 
+import jax
 import pytest
 
 import envs
 import mamba_jax as mj
-from mamba_jax.config import ConfigError
+from mamba_jax.config import ConfigError, with_sections
 from mamba_jax.presets import SIZES
 
 ENVIRONMENTS = [("halfcircle", None), ("rooms", 4), ("escape-room", None), ("reacher", 2)]
@@ -72,6 +73,30 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
     env = envs.make("reacher")
     assert mj.preset("dreamer-tune", env, "small").world_model.normalise
     assert not mj.preset("dreamer-vanilla", env, "small").world_model.normalise
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "section", "values", "message"),
+    [
+        ("mamba", "actor_critic", {"gradient": "Dynamics"}, "actor_critic.gradient is 'Dynamics': choose one of: dyn"),
+        ("mamba", "world_model", {"pairing": "alined"}, "choose one of: aligned, released"),
+        ("mamba", "data", {"context": "windows"}, "choose one of: meta_episode, window"),
+        ("dreamer-tune", "data", {"window": 0}, r"data.window \(0\) must lie between 1 and"),
+        ("rl2", "ppo", {"optimizer": "Adam"}, "choose one of: adam, rmsprop"),
+        ("varibad", "policy", {"squash": "tanh"}, "choose one of: none, mean, sample"),
+    ],
+)
+def test_choices_that_there_are_not_are_refused(algorithm, section, values, message):
+    env = envs.make("halfcircle")
+    config = with_sections(mj.preset(algorithm, env, "debug"), {section: values})
+    with pytest.raises(ConfigError, match=message):
+        mj.make(algorithm, env, config)
+
+
+def test_64_bits_are_refused():
+    env = envs.make("halfcircle")
+    with jax.enable_x64(True), pytest.raises(ConfigError, match="turn jax_enable_x64 off"):
+        mj.make("rl2", env, mj.preset("rl2", env, "debug"))
 
 
 def test_unknown_names_are_refused():

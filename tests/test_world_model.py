@@ -9,6 +9,7 @@ import pytest
 
 from mamba_jax import world_model as wm
 from mamba_jax.config import ConfigError
+from mamba_jax.ops import discrete
 from mamba_jax.presets import DEBUG_MODEL
 
 TIME, BATCH = 6, 2
@@ -89,3 +90,9 @@ def test_images_alone_cannot_go_without_reward_and_time():
     shapes = {"image": (64, 64, 3), "reward": (), "time": ()}
     with pytest.raises(ConfigError, match="nothing but images"):
         wm.make_world_model(dataclasses.replace(DEBUG_MODEL, reward_and_time=False), shapes, 2)
+
+
+@pytest.mark.parametrize(("index", "expected"), [(0, [1, -1, 0]), (1, [0, 0, 0])])
+def test_without_uniform_mixing_gradients_are_finite_where_probabilities_underflow(index, expected):
+    gradient = jax.grad(lambda logits: discrete.mix_uniform(logits, 0.0)[index])(jnp.array([0.0, 110.0, 0.0]))
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)

@@ -54,7 +54,10 @@ class Reacher(TaskEnvironment):
         """subtasks: number of goals, at least 1. physics: "exact", the arm's equations in closed form, or "mjx".
 
         boundary: "reset" or "final", see the class. goal_radius: m, the 0.05 above.
+        Raises ValueError for other physics.
         """
+        if physics not in ("exact", "mjx"):
+            raise ValueError(f"Unknown physics {physics!r}; choose one of: exact, mjx.")
         self.num_goals = subtasks
         self.goal_radius = goal_radius
         self.carry_velocity = boundary == "final"

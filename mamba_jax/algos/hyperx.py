@@ -14,6 +14,7 @@ from mamba_jax.algos import varibad
 from mamba_jax.algos.varibad import Learner
 from mamba_jax.belief import policy_latent
 from mamba_jax.bonus import Distillation
+from mamba_jax.config import require
 from mamba_jax.config_baselines import HyperXConfig
 from mamba_jax.nn.belief import Belief
 from mamba_jax.onpolicy import Rollout
@@ -66,6 +67,11 @@ class Agent(NamedTuple):
 def make_hyperx(env: MetaEnvironment, config: HyperXConfig, name: str = "hyperx") -> Algorithm:
     """HyperX on a meta-environment. Raises ConfigError where the configuration does not fit the environment."""
     base = varibad.make_agent(env, config)
+    size, entries = onpolicy.seen_size(env) - 1, config.bonus.state_entries
+    require(
+        entries is None or (len(entries) > 0 and all(0 <= entry < size for entry in entries)),
+        f"bonus.state_entries is {entries}: choose some of the state's entries, 0 to {size - 1}, or none for all.",
+    )
     agent = Agent(base, config, bonuses.make_distillation(config.bonus), optax.adam(config.bonus.learning_rate))
     return Algorithm(
         name=name,

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from mamba_jax.algos.hyperx import make_hyperx
 from mamba_jax.algos.mamba import make_mamba
 from mamba_jax.algos.rl2 import make_rl2
 from mamba_jax.algos.varibad import make_varibad
-from mamba_jax.config import ConfigError
+from mamba_jax.config import ConfigError, require
 from mamba_jax.types import Algorithm, MetaEnvironment
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
@@ -28,8 +30,9 @@ def algorithms() -> tuple[str, ...]:
 def make(name: str, env: MetaEnvironment, config: Any) -> Algorithm:
     """The algorithm `name` on a meta-environment, configured as `preset` does.
 
-    Raises ConfigError for an unknown name or an impossible configuration.
+    Raises ConfigError for an unknown name or an impossible configuration, and where JAX makes 64-bit arrays by default.
     """
     if name not in ALGORITHMS:
         raise ConfigError(f"Unknown algorithm {name!r}: choose one of {', '.join(ALGORITHMS)}.")
+    require(not jax.config.jax_enable_x64, "Algorithms train in 32 bits: turn jax_enable_x64 off.")
     return ALGORITHMS[name](env, config, name=name)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 def mix_uniform(logits: jax.Array, share: float) -> jax.Array:
     """Log-probabilities of (1 - share) softmax(logits) + share / K over the last axis (DreamerV3's "unimix")."""
+    if share == 0:
+        return jax.nn.log_softmax(logits)  # the logarithm of a probability that underflows has no gradient
     probs = jax.nn.softmax(logits)
     return jnp.log((1 - share) * probs + share / logits.shape[-1])
 

@@ -74,6 +74,13 @@ def test_all_bonuses_together():
     assert int(state.updates) == algo.updates_per_round
 
 
+@pytest.mark.parametrize("entries", [(), (0, 99), (-1,)])
+def test_entries_that_the_state_does_not_have_are_refused(entries):
+    config = with_sections(baseline_preset("hyperx", probe("shown"), "debug"), {"bonus": {"state_entries": entries}})
+    with pytest.raises(ConfigError, match="some of the state's entries, 0 to"):
+        make_hyperx(probe("shown"), config)
+
+
 def test_no_bonus_at_all_is_refused():
     config = with_sections(
         baseline_preset("hyperx", probe("shown"), "debug"), {"bonus": {"hyperstate_scale": 0.0, "vae_error_scale": 0.0}}

@@ -130,6 +130,7 @@ def test_train_tasks():
 
     assert len(marks(fresh=False)) == 3
     assert len(marks(fresh=True)) == 50
+    assert not marks(fresh=True) & marks(fresh=False)  # also with keys split from that of the training tasks
     other = envs.MetaEpisode(Countdown(), sub_episodes=1, length=3, train_tasks=3, task_seed=1)
     assert not marks(fresh=False) & marks(fresh=False, env=other)
     states, _ = reset_lanes(env, 20)
@@ -187,7 +188,17 @@ def test_unsuitable_environments():
         def action_space(self, params):
             return spaces.Box(-jnp.inf, jnp.inf, (1,))
 
-    for env, message in ((Taken(), "rename it"), (Unbounded(), "finite bounds"), (object(), "no sample_task")):
+    class Table(Countdown):
+        def action_space(self, params):
+            return spaces.Box(-1.0, 1.0, (2, 3))
+
+    unsuitable = (
+        (Taken(), "rename it"),
+        (Unbounded(), "finite bounds"),
+        (Table(), "one dimension"),
+        (object(), "no sample_task"),
+    )
+    for env, message in unsuitable:
         with pytest.raises(ValueError, match=message):
             envs.MetaEpisode(env, sub_episodes=2, length=2)
 

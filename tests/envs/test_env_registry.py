@@ -59,6 +59,11 @@ def test_errors_say_what_to_do(name, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_reacher_by_itself_refuses_other_physics():
+    with pytest.raises(ValueError, match="choose one of: exact, mjx"):
+        envs.Reacher(physics="bullet")
+
+
 def test_public_names_exist():
     for name in envs.__all__:
         assert getattr(envs, name).__doc__
