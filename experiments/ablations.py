@@ -7,12 +7,11 @@ skips what is done, then writes ablations.md and ablations.png of all finished r
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import Job, add_options, execute_all, make_job, plan
-from runtime import Parser, configure_jax, one_sentence_errors, set_environment
+from jobs import Job, add_options, complete_row, execute_all, make_job, plan
+from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     from mamba_jax.curves import Curve
@@ -52,7 +51,7 @@ def parser() -> Parser:
     """The command line."""
     found = Parser(prog="ablations.py", description="Train MAMBA with one part changed at a time.")
     row_help = "an environment, with the number of sub-tasks where there are some (default: rooms-3)"
-    found.add_argument("--row", default="rooms-3", help=row_help)
+    found.add_argument("--row", type=complete_row, default="rooms-3", help=row_help)
     variants_help = f"{', '.join(VARIANTS)} (default: all)"
     found.add_argument(
         "--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT", help=variants_help
@@ -132,4 +131,4 @@ def draw(entries: list[Entry], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

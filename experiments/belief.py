@@ -7,13 +7,12 @@ returns by direction, which show where the agent does not search.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,13 +62,14 @@ def main(words: list[str]) -> int:
         task = choose_task(played)
         prefix = options.out or options.run / "belief"
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        draw_moments(played, beliefs, task, length, prefix.with_suffix(".png"))
-        animate(played, beliefs, task, prefix.with_suffix(".gif"))
+        picture, animation = (prefix.with_name(prefix.name + ending) for ending in (".png", ".gif"))
+        draw_moments(played, beliefs, task, length, picture)
+        animate(played, beliefs, task, animation)
     for line in returns_by_sector(played):
         print(line)
     by_sub_episode = ", ".join(f"{value:.2f}" for value in nats)
     print(f"Nats left about the direction at the end of each sub-episode, of {np.log(BINS):.2f}: {by_sub_episode}.")
-    print(f"Wrote {prefix.with_suffix('.png')} and {prefix.with_suffix('.gif')}.")
+    print(f"Wrote {picture} and {animation}.")
     return 0
 
 
@@ -239,4 +239,4 @@ def animate(played: Played, beliefs: np.ndarray, task: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

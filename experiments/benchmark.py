@@ -9,11 +9,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime import Parser, one_sentence_errors, set_environment, usable_cpus
+from runtime import Parser, UsageError, one_sentence_errors, run_script, set_environment, usable_cpus
 
 RELEASE_STEPS_PER_SECOND = {"halfcircle": 41_800, "rooms-3": 17_000, "escape-room": 9_900, "reacher-1": 9_200}
 RELEASE_SECONDS_PER_UPDATE = {"halfcircle": 6.1, "rooms-3": 3.0}
@@ -31,12 +31,11 @@ PARTS = ("env", "update", "horizon", "train", "seeds", "algorithm", "compile")
 def main(words: list[str]) -> int:
     """Runs the chosen parts and prints their figures; `--out` keeps them in a file too. Returns the exit code."""
     set_environment()
+    from mamba_jax.run_folder import write_atomically
+
     with one_sentence_errors("benchmark.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.touch()
-    lines: list[str] = []
+        lines = other_parts(options.out, options.only) if options.out else []
     parts: dict[str, Callable[[], Iterator[dict]]] = {
         "env": lambda: environments(options.lanes),
         "update": updates,
@@ -51,8 +50,19 @@ def main(words: list[str]) -> int:
             lines.append(json.dumps({"part": part} | figures | hardware()))
             print(lines[-1], flush=True)
             if options.out:
-                options.out.write_text("\n".join(lines) + "\n")
+                write_atomically(options.out, "\n".join(lines) + "\n")
     return 0
+
+
+def other_parts(out: Path, parts: Sequence[str]) -> list[str]:
+    """The lines of a file of figures, made if need be, that belong to other parts than these. Raises UsageError."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.touch()
+    lines = out.read_text().splitlines()
+    try:
+        return [line for line in lines if json.loads(line)["part"] not in parts]
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{out} holds something else than figures of this script: choose another --out.") from None
 
 
 def parser() -> Parser:
@@ -64,7 +74,8 @@ def parser() -> Parser:
     found.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=parts_help)
     lanes_help = "environments in parallel in the part env (default: 1024)"
     found.add_argument("--lanes", type=at_least_one, default=1024, metavar="L", help=lanes_help)
-    found.add_argument("--out", type=Path, metavar="FILE", help="file that gets the same lines")
+    out_help = "file that gets the same lines, in place of those of these parts"
+    found.add_argument("--out", type=Path, metavar="FILE", help=out_help)
     return found
 
 
@@ -302,4 +313,4 @@ def rounded(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

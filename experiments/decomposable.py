@@ -19,13 +19,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jobs import Job, add_options, execute_all, finished, make_job, plan
-from runtime import Parser, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -257,4 +256,4 @@ def draw_bounds(panel: Axes, most: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

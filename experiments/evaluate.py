@@ -6,11 +6,10 @@ With the number of tasks of the final test, the default, the numbers in eval.jso
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from runtime import Parser, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -67,4 +66,4 @@ def load_run(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

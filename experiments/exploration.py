@@ -8,14 +8,13 @@ folder holds already is not trained again.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 ALGORITHMS = ("varibad", "hyperx")
 QUANTITIES = {
@@ -224,4 +223,4 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

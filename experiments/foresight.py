@@ -8,13 +8,12 @@ expects to find, and come back only if its model remembers.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     import jax
@@ -150,4 +149,4 @@ def table(found: Foresight) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

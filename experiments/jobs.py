@@ -77,6 +77,14 @@ def make_job(row: str, algo: str, folder: str, extra: list[str], options: argpar
     return Job(row, words, parse(words))
 
 
+def complete_row(row: str) -> str:
+    """A row with the default number of sub-tasks where it lacks one that its environment has: "rooms" -> "rooms-3"."""
+    import envs
+
+    subtasks = envs.default_subtasks(row)
+    return row if subtasks is None else f"{row}-{subtasks}"
+
+
 def finished(job: Job) -> bool:
     """Whether the folder holds the result of the run. Raises UsageError where it belongs to another one."""
     from mamba_jax.run_folder import FolderError, RunFolder

@@ -12,7 +12,6 @@ Writes config.json, metrics.jsonl and memory.png; rows that the folder holds alr
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from exploration import open_folder
 from foresight import AHEAD, Foresight, foresee
-from runtime import Parser, UsageError, configure_jax, one_sentence_errors, set_environment
+from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     import jax
@@ -240,4 +239,4 @@ def draw(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

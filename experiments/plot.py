@@ -3,10 +3,9 @@
 Runs of one task share a panel, runs that differ only in their seeds a line.
 """
 
-import sys
 from pathlib import Path
 
-from runtime import Parser, one_sentence_errors, set_environment
+from runtime import Parser, one_sentence_errors, run_script, set_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -17,8 +16,9 @@ def main(arguments: list[str]) -> int:
 
     with one_sentence_errors("plot.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(arguments)
-        draw([read_curve(RunFolder(path)) for path in options.runs], options.out)
-    print(f"Wrote {options.out}.")
+        out = options.out if options.out.suffix else options.out.with_suffix(".png")
+        draw([read_curve(RunFolder(path)) for path in options.runs], out)
+    print(f"Wrote {out}.")
     return 0
 
 
@@ -31,4 +31,4 @@ def parser() -> Parser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

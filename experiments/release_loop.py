@@ -11,14 +11,13 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
-import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runtime import Parser, UsageError, one_sentence_errors, set_environment
+from runtime import Parser, UsageError, one_sentence_errors, run_script, set_environment
 
 PROCESSES, SUB_EPISODES, LENGTH = 16, 3, 100
 GRU, EPOCHS, MINIBATCHES, CLIP = 128, 2, 8, 0.1
@@ -256,6 +255,9 @@ def main(words: list[str]) -> int:
     set_environment()
     with one_sentence_errors("release_loop.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.touch()
         lines = []
         for figures in compare():
             lines.append(json.dumps(figures))
@@ -298,4 +300,4 @@ def compare() -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

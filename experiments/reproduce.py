@@ -6,11 +6,10 @@ Runs what is missing, resumes what is unfinished, skips what is done, then write
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from jobs import Job, add_options, execute_all, make_job, plan
-from runtime import Parser, configure_jax, one_sentence_errors, set_environment
+from jobs import Job, add_options, complete_row, execute_all, make_job, plan
+from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 SMALL_ROWS = ("halfcircle", "point-wind", "escape-room", "rooms-3", "rooms-4", "reacher-1")
 
@@ -47,7 +46,7 @@ def parser() -> Parser:
 
     found = Parser(prog="reproduce.py", description="Train the table of results.")
     rows_help = f"environments, with the number of sub-tasks where there are some (default: {' '.join(SMALL_ROWS)})"
-    found.add_argument("--rows", nargs="+", default=SMALL_ROWS, metavar="ROW", help=rows_help)
+    found.add_argument("--rows", nargs="+", type=complete_row, default=SMALL_ROWS, metavar="ROW", help=rows_help)
     algos = mj.algorithms()
     found.add_argument("--algos", nargs="+", default=["mamba"], choices=algos, metavar="ALGO", help=", ".join(algos))
     add_options(found, seeds=3, out="results")
@@ -67,4 +66,4 @@ def write_table(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

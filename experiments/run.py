@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-from runtime import configure_jax, one_sentence_errors, set_environment
+from runtime import configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     from options import Choice
@@ -25,10 +23,8 @@ def main(arguments: list[str]) -> int:
     with one_sentence_errors("run.py", {ValueError: 2}):
         choice = parse(arguments)
     try:
-        with one_sentence_errors("run.py", {FolderError: 2, TrainingFault: 1, CheckpointError: 1}):
+        with one_sentence_errors("run.py", {FolderError: 2, TrainingFault: 1, CheckpointError: 1, OSError: 1}):
             run(choice, arguments)
-    except KeyboardInterrupt:
-        return 130
     except Stopped as stopped:
         print(f"Stopped; the same command line goes on from {choice.logdir}.")
         return 128 + stopped.number
@@ -49,7 +45,7 @@ def run(choice: Choice, arguments: list[str]) -> None:
     training = make_run(choice.algo, folder, reporter, seed=options.seed, num_seeds=options.seeds)
     with folder.claimed(description):
         if folder.evaluation.exists():
-            reporter.message(f"{folder.path} is finished: {outcome(json.loads(folder.evaluation.read_text()))}.")
+            reporter.message(f"{folder.path} is finished: {outcome(folder.read_evaluation())}.")
             return
         reporter.message(f"Training on {in_words(description['hardware'])}.")
         train(training, lambda last_round, first_step: loggers(choice, folder, last_round, first_step))
@@ -64,4 +60,4 @@ def loggers(choice: Choice, folder: Any, last_round: int, first_step: int) -> li
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

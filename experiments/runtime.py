@@ -5,8 +5,9 @@ import contextlib
 import ctypes.util
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.rstrip(".") + ".")
+
+
+def run_script(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs a script's `main` on the command line and ends the process with its exit code.
+
+    Ctrl-C ends it at once and without a traceback, but where training asks for it to be told.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise SystemExit(main(sys.argv[1:]))
 
 
 def set_environment(arguments: Sequence[str] = ()) -> None:
@@ -68,7 +78,8 @@ def configure_jax(*, cpu_only: bool = False) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if cpu_only:
         jax.config.update("jax_platforms", "cpu")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):  # what matters of theirs is raised too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

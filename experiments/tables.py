@@ -2,10 +2,9 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
-from runtime import Parser, one_sentence_errors, set_environment
+from runtime import Parser, one_sentence_errors, run_script, set_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,4 +70,4 @@ def speed_table() -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_script(main)

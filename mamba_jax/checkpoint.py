@@ -15,7 +15,7 @@ META = "meta"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read; the message is one sentence."""
+    """A checkpoint that cannot be read or written; the message is one sentence."""
 
 
 class Checkpoints:
@@ -43,11 +43,17 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, number: int, items: dict[str, Arrays], meta: dict[str, Any]) -> None:
-        """Writes a checkpoint; returns when it is complete. `meta` holds anything that JSON can."""
-        self.checksum_file.unlink(missing_ok=True)
+        """Writes a checkpoint; returns when it is complete. `meta` holds anything that JSON can.
+
+        Raises CheckpointError where that fails, OSError where the checksums cannot be written.
+        """
         saves = {name: ocp.args.StandardSave(arrays) for name, arrays in items.items()}
-        self.manager.save(number, args=ocp.args.Composite(**saves, **{META: ocp.args.JsonSave(meta)}), force=True)
-        self.manager.wait_until_finished()
+        try:
+            self.manager.save(number, args=ocp.args.Composite(**saves, **{META: ocp.args.JsonSave(meta)}), force=True)
+            self.manager.wait_until_finished()
+        except Exception as error:  # a full disk is a ValueError of TensorStore
+            what = f"The checkpoint {self.folder / str(number)} cannot be written ({first_line(error)})"
+            raise CheckpointError(f"{what}; the one before is kept.") from error
         record = {"number": number, "crc32": file_checksums(self.folder / str(number))}
         write_atomically(self.checksum_file, json.dumps(record, indent=1))
 
@@ -65,13 +71,17 @@ class Checkpoints:
         try:
             found = self.manager.restore(number, args=ocp.args.Composite(**restores, **{META: ocp.args.JsonRestore()}))
         except Exception as error:  # Orbax raises many kinds, Exception itself among them
-            reason = str(error).strip().split("\n")[0][:200]
-            raise CheckpointError(self.unreadable(number, reason)) from error
+            raise CheckpointError(self.unreadable(number, first_line(error))) from error
         return {name: found[name] for name in items}, found[META]
 
     def check_files(self, number: int) -> None:
         """Compares the files with the checksums noted when they were written, where these exist."""
-        record = json.loads(self.checksum_file.read_text()) if self.checksum_file.exists() else {}
+        try:
+            record = json.loads(self.checksum_file.read_text()) if self.checksum_file.exists() else {}
+        except ValueError:
+            raise CheckpointError(
+                f"{self.checksum_file} is damaged: delete it to go on without a check of the checkpoint's files."
+            ) from None
         if record.get("number") != number:
             return
         found = file_checksums(self.folder / str(number))
@@ -89,6 +99,11 @@ class Checkpoints:
     def checksum_file(self) -> Path:
         """Checksums of the newest checkpoint."""
         return self.folder.parent / "checksums.json"
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first, in at most 200 characters."""
+    return str(error).strip().split("\n")[0][:200]
 
 
 def file_checksums(folder: Path) -> dict[str, int]:

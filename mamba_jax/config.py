@@ -198,6 +198,7 @@ class MambaConfig:
             data.context != "window" or 0 < data.window <= num_steps,
             f"data.window ({data.window}) must lie between 1 and the meta-episode's {num_steps} steps.",
         )
+        require(data.capacity <= MAX_INT32, f"data.capacity must be at most {MAX_INT32}: lower it.")
         require(
             data.capacity >= data.lanes * num_steps,
             f"data.capacity must hold one meta-episode per lane, {data.lanes * num_steps} steps: raise it.",

@@ -25,7 +25,6 @@ def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
 
     Leaves without eval.json when a signal comes, so that the next start does it again.
     """
-    draw([read_curve(run.folder)], run.folder.curve)
     best, last = current.best, run.policy_of(current.state)
     test = compile_test(run, last, run.single.config.run.test_tasks)
     score = test(best.policy)
@@ -35,6 +34,7 @@ def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
     }
     if stop.number:
         return
+    write_curve(run)
     write_animation(run, best.policy, score)
     overall = {name: results["best"][name] for name in ("return_mean", "return_std", "return_per_sub_episode", "tasks")}
     write_atomically(run.folder.evaluation, json.dumps(overall | results | current.counts(), indent=2))
@@ -81,6 +81,14 @@ def outcome(result: dict[str, Any]) -> str:
     """A result in words."""
     parts = ", ".join(f"{value:.1f}" for value in result["return_per_sub_episode"])
     return f"return {result['return_mean']:.1f} over {result['tasks']:,} fresh tasks (by sub-episode {parts})"
+
+
+def write_curve(run: Run) -> None:
+    """Writes learning_curve.png; where the metrics were lost it says so and goes on."""
+    try:
+        draw([read_curve(run.folder)], run.folder.curve)
+    except ValueError as error:
+        run.reporter.message(f"No {run.folder.curve.name}: {error}")
 
 
 def write_animation(run: Run, policy: Arrays, score: Score) -> None:

@@ -78,22 +78,47 @@ class RunFolder:
             description = json.loads(self.config.read_text())
         except (OSError, ValueError):
             description = None
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
+        if not is_description(description):
             raise FolderError(f"{self.path} is not the folder of a run: it has no config.json that this program wrote.")
         with contextlib.suppress(ConfigError):  # an algorithm that is not in the registry has no defaults to know
             defaults = as_json(dataclasses.asdict(default_config(description["options"].get("algo"))))
             description["config"] = completed(description["config"], defaults)
         return description
 
+    def is_run(self) -> bool:
+        """Whether this is the folder of a run."""
+        try:
+            self.read_config()
+        except FolderError:
+            return False
+        return True
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """The contents of eval.json; raises FolderError where they are damaged, OSError where there are none."""
+        try:
+            result = json.loads(self.evaluation.read_text())
+        except ValueError:
+            result = None
+        if not isinstance(result, dict) or "best" not in result:
+            raise FolderError(f"{self.evaluation} is damaged: delete it, and the run's command line tests once more.")
+        return result
+
+    def is_unused(self) -> bool:
+        """Whether no run has left anything in the folder but its name: no metrics, no checkpoint, no other file."""
+        ours = {self.lock.name, self.config.name, temporary(self.config).name}
+        empty = {self.checkpoints.name, self.tensorboard.name}
+        return all(
+            entry.name in ours or (entry.name in empty and not any(entry.iterdir())) for entry in self.path.iterdir()
+        )
+
     def check(self, description: dict[str, Any]) -> None:
-        """Raises FolderError unless the folder is new, empty, or belongs to a run of this description, of which
+        """Raises FolderError unless the folder is new, unused, or belongs to a run of this description, of which
         `IDENTITY` is enough."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise FolderError(f"{self.path} is a file: choose another --logdir.")
-        ours = {self.lock.name, temporary(self.config).name}
-        if not self.config.exists() and all(entry.name in ours for entry in self.path.iterdir()):
+        if self.is_unused():
             return
         try:
             found = self.read_config()
@@ -119,9 +144,18 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise FolderError(f"Another process is training in {self.path}: stop it or wait for it.") from None
-            if not self.config.exists():
+            if not self.config.exists() or self.is_unused():
                 write_atomically(self.config, json.dumps(description, indent=2))
             yield
+
+
+def is_description(value: Any) -> bool:
+    """Whether a value is what `describe` made, as far as its outline tells."""
+    return (
+        isinstance(value, dict)
+        and value.get("format") == FORMAT
+        and all(isinstance(value.get(name), dict) for name in IDENTITY)
+    )
 
 
 def describe(command: list[str], identity: dict[str, Any]) -> dict[str, Any]:

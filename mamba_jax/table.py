@@ -4,7 +4,6 @@ The interquartile mean and its bootstrap interval over seeds are those of Agarwa
 at the Edge of the Statistical Precipice" (NeurIPS 2021), for one task.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +67,7 @@ def interquartile_mean(scores: np.ndarray | Sequence[float]) -> Interval:
 def read_entry(folder: RunFolder) -> Entry:
     """The result of a finished run; raises FolderError or OSError where there is none."""
     description = folder.read_config()
-    result = json.loads(folder.evaluation.read_text())
+    result = folder.read_evaluation()
     options, env = description["options"], description["environment"]
     return Entry(
         row=env["name"] if env["subtasks"] is None else f"{env['name']}-{env['subtasks']}",
@@ -88,8 +87,9 @@ def read_entry(folder: RunFolder) -> Entry:
 
 
 def read_entries(root: Path) -> list[Entry]:
-    """All finished runs in the folders of `root`, by row, algorithm and size."""
-    found = [read_entry(RunFolder(path.parent)) for path in root.glob("*/eval.json")]
+    """All finished runs in the folders of `root`, by row, algorithm and size; folders of no run are left out."""
+    folders = [RunFolder(path.parent) for path in root.glob("*/eval.json")]
+    found = [read_entry(folder) for folder in folders if folder.is_run()]
     order = {name: index for index, name in enumerate(ALGORITHMS)}
     return sorted(found, key=lambda entry: (entry.row, -order.get(entry.algo, -1), entry.size, entry.path.name))
 

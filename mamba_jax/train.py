@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 
 from mamba_jax.checkpoint import Checkpoints
 from mamba_jax.final import final_test
@@ -20,7 +21,7 @@ from mamba_jax.types import Metrics, Score
 
 
 class TrainingFault(RuntimeError):
-    """A quantity that is not finite; the message is one sentence that names it."""
+    """A quantity that is not finite, or too little memory; the message is one sentence that names it."""
 
 
 class Stopped(Exception):
@@ -42,11 +43,11 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
     """Trains from the newest checkpoint, or from the beginning, to the end; then tests the last and the best policy.
 
     make_loggers: (last recorded round, first environment step of what follows) -> loggers.
-    Raises Stopped after SIGTERM or Ctrl-C, TrainingFault when a loss is not finite, CheckpointError when the newest
-    checkpoint is damaged.
+    Raises Stopped after SIGTERM or Ctrl-C, TrainingFault when a loss is not finite or memory is exhausted,
+    CheckpointError when the newest checkpoint is damaged or one cannot be written.
     """
     checkpoints = Checkpoints(run.folder.checkpoints)
-    with StopRequest() as stop:
+    with StopRequest() as stop, memory_faults():
         current = resume(run, checkpoints) or begin(run)
         if current.saved_round >= 0:
             run.reporter.message(f"Going on from {run.folder.path} at {current.env_steps:,} environment steps.")
@@ -63,6 +64,18 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
         final_test(run, current, stop)
         if not run.folder.evaluation.exists():
             leave_if_told(stop)
+
+
+@contextlib.contextmanager
+def memory_faults() -> Iterator[None]:
+    """Turns what JAX raises where memory is exhausted into a TrainingFault."""
+    try:
+        yield
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        advice = "train fewer seeds, or lower the lanes, the batch, the capacity or the sizes of the networks"
+        raise TrainingFault(f"The run needs more memory than there is: {advice}.") from None
 
 
 def leave_if_told(stop: StopRequest) -> None:

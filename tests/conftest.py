@@ -34,6 +34,13 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    """Refuses a folder without golden arrays, on which every test of them would be skipped."""
+    folder = Path(config.getoption("--golden"))
+    if not any(folder.rglob("*.npz")):
+        raise pytest.UsageError(f"--golden {folder} holds no .npz file: choose a folder of golden arrays.")
+
+
 def golden_paths(config, part: str, pattern: str) -> list[Path]:
     """The golden files of one part ("envs", "model", "baselines") that match a glob, sorted by name."""
     root = Path(config.getoption("--golden"))

@@ -116,6 +116,29 @@ def test_a_damaged_one_is_refused_and_nothing_is_lost(saved, damage):
     assert items["state"]["a/b"][0] == 2
 
 
+def test_damaged_checksums_are_named(saved):
+    checkpoints, shapes = saved
+    whole = checkpoints.checksum_file.read_text()
+    checkpoints.checksum_file.write_text(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"checksums.json is damaged: delete it"):
+        checkpoints.restore(3, shapes)
+
+
+def test_one_that_cannot_be_written_is_named_and_the_one_before_stays(saved, monkeypatch):
+    checkpoints, shapes = saved
+
+    def full(*args, **kwargs):
+        raise ValueError("No space left on device\nand more")
+
+    monkeypatch.setattr(checkpoints.manager, "save", full)
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints/4 cannot be written \(No space left on device\); the one before is kept"
+    ):
+        checkpoints.save(4, {"state": {"c": jnp.array(True)}}, {})
+    later = Checkpoints(checkpoints.folder, read_only=True)
+    assert later.restore(later.latest(), shapes)[0]["state"]["a/b"][0] == 3
+
+
 def test_shapes_that_do_not_fit_are_refused(saved):
     checkpoints, shapes = saved
     other = {"state": shapes["state"] | {"more": jax.ShapeDtypeStruct((2,), jnp.float32)}}

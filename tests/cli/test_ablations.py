@@ -27,6 +27,13 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def test_a_row_without_sub_tasks_is_that_of_their_default_number(tmp_path):
+    """Under whose name the results are found again."""
+    options = ablations.parser().parse_args(["--row", "reacher", "--variants", "full", "--out", str(tmp_path)])
+    (job,) = ablations.make_jobs(options)
+    assert (job.row, job.folder.name, job.choice.options.subtasks) == ("reacher-1", "reacher-1-full", 1)
+
+
 def test_every_variant_changes_one_part(tmp_path):
     options = ablations.parser().parse_args(["--out", str(tmp_path)])
     jobs = ablations.make_jobs(options)

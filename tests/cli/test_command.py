@@ -164,6 +164,8 @@ def test_a_trained_agent_comes_back_in_python(finished):
     for words, message in (({"which": "first"}, "choose best or last"), ({"seed": 1}, "choose one below 1")):
         with pytest.raises(ValueError, match=message):
             mj.load(finished[0], env, **words)
+    with pytest.raises(ValueError, match="holds a run on rooms: load it with that environment, not reacher"):
+        mj.load(finished[0], envs.make("reacher"))
 
 
 def test_curves_are_drawn(place, finished):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mamba_jax.config import MambaConfig, RunConfig, WorldModelConfig
-from mamba_jax.run_folder import FolderError, RunFolder, describe, fill_config
+from mamba_jax.run_folder import FORMAT, FolderError, RunFolder, describe, fill_config
 
 
 def description(steps=5, **sections):
@@ -31,7 +31,7 @@ def test_what_an_interrupted_start_leaves_is_accepted(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}', json.dumps({"format": FORMAT})])
 def test_foreign_folders_are_refused(tmp_path, content):
     (tmp_path / "thesis.tex").write_text("years of work")
     if content is not None:
@@ -54,15 +54,28 @@ def test_files_and_unwritable_places_are_refused(tmp_path):
 def test_another_configuration_is_refused_by_name(tmp_path):
     folder = RunFolder(tmp_path)
     with folder.claimed(description()):
-        pass
+        folder.metrics.touch()
     with pytest.raises(FolderError, match=r"\(config.run.steps is 5 there, 6 here\)"):
         folder.check(description(6))
+
+
+def test_a_run_that_left_nothing_but_its_name_gives_its_folder_up(tmp_path):
+    """One that did not fit into memory, say."""
+    folder = RunFolder(tmp_path)
+    with folder.claimed(description()):
+        folder.checkpoints.mkdir()
+    with folder.claimed(description(6)):
+        assert folder.read_config()["config"]["run"]["steps"] == 6
+        (folder.checkpoints / "1").mkdir()
+    with pytest.raises(FolderError, match="another configuration"):
+        folder.check(description())
 
 
 def test_a_part_of_the_configuration_that_is_younger_than_a_run_has_its_default(tmp_path):
     folder, old = RunFolder(tmp_path), dataclasses.asdict(WorldModelConfig())
     del old["normalise"]
     with folder.claimed(description(world_model=old)):
+        folder.metrics.touch()
         assert fill_config(MambaConfig(), folder.read_config()["config"]) == MambaConfig(run=RunConfig(steps=5))
     folder.check(description())
     with pytest.raises(FolderError, match=r"\(config.world_model.normalise is False there, True here\)"):

@@ -12,7 +12,7 @@ import numpy as np
 import options as command_line
 import pytest
 
-from mamba_jax.run_folder import FORMAT
+from mamba_jax.run_folder import FORMAT, FolderError
 from mamba_jax.table import draw, interquartile_mean, markdown, over_seeds, read_entries
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "reproduce.py"
@@ -68,6 +68,16 @@ def test_runs_that_differ_in_their_seed_alone_are_one_entry(tmp_path):
     assert "240.0 ± 8.2 (3 seeds)" in line and "[1](a), [2](b)" in line
     write_result(tmp_path / "copy", [250.0], seed=1)
     assert [len(entry.scores) for entry in over_seeds(read_entries(tmp_path))] == [3, 1, 1]
+
+
+def test_what_another_program_left_is_passed_over_and_damage_is_named(tmp_path):
+    write_result(tmp_path / "a", [230.0])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "eval.json").write_text('{"score": 1}')
+    assert [entry.path.name for entry in read_entries(tmp_path)] == ["a"]
+    (tmp_path / "a" / "eval.json").write_text('{"best": ')
+    with pytest.raises(FolderError, match=r"a/eval.json is damaged: delete it"):
+        read_entries(tmp_path)
 
 
 def test_rows_of_different_numbers_of_sub_tasks_stay_apart(tmp_path):
