@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 
 from mamba_jax.algos.hyperx import make_hyperx
 from mamba_jax.algos.mamba import make_mamba
@@ -34,5 +34,5 @@ def make(name: str, env: MetaEnvironment, config: Any) -> Algorithm:
     """
     if name not in ALGORITHMS:
         raise ConfigError(f"Unknown algorithm {name!r}: choose one of {', '.join(ALGORITHMS)}.")
-    require(not jax.config.jax_enable_x64, "Algorithms train in 32 bits: turn jax_enable_x64 off.")
+    require(jnp.result_type(float) == jnp.float32, "Algorithms train in 32 bits: turn jax_enable_x64 off.")
     return ALGORITHMS[name](env, config, name=name)
