@@ -105,6 +105,8 @@ class RunFolder:
 
     def is_unused(self) -> bool:
         """Whether no run has left anything in the folder but its name: no metrics, no checkpoint, no other file."""
+        if self.config.exists() and not self.is_run():
+            return False
         ours = {self.lock.name, self.config.name, temporary(self.config).name}
         empty = {self.checkpoints.name, self.tensorboard.name}
         return all(

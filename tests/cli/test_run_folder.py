@@ -33,9 +33,7 @@ def test_what_an_interrupted_start_leaves_is_accepted(tmp_path):
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}', json.dumps({"format": FORMAT})])
 def test_foreign_folders_are_refused(tmp_path, content):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
+    (tmp_path / ("thesis.tex" if content is None else "config.json")).write_text(content or "years of work")
     before = sorted(tmp_path.iterdir())
     refused = pytest.raises(FolderError, match="not the folder of a run: choose another --logdir")
     with refused, RunFolder(tmp_path).claimed(description()):
