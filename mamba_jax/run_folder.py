@@ -110,7 +110,8 @@ class RunFolder:
         ours = {self.lock.name, self.config.name, temporary(self.config).name}
         empty = {self.checkpoints.name, self.tensorboard.name}
         return all(
-            entry.name in ours or (entry.name in empty and not any(entry.iterdir())) for entry in self.path.iterdir()
+            entry.name in ours or (entry.name in empty and entry.is_dir() and not any(entry.iterdir()))
+            for entry in self.path.iterdir()
         )
 
     def check(self, description: dict[str, Any]) -> None:
