@@ -50,8 +50,13 @@ def main(words: list[str]) -> int:
             lines.append(json.dumps({"part": part} | figures | hardware()))
             print(lines[-1], flush=True)
             if options.out:
-                write_atomically(options.out, "\n".join(lines) + "\n")
+                write_atomically(options.out, "\n".join(sorted(lines, key=place)) + "\n")
     return 0
+
+
+def place(line: str) -> int:
+    """Where a line of figures stands in a file: with its part."""
+    return PARTS.index(json.loads(line)["part"])
 
 
 def other_parts(out: Path, parts: Sequence[str]) -> list[str]:
@@ -60,7 +65,7 @@ def other_parts(out: Path, parts: Sequence[str]) -> list[str]:
     out.touch()
     lines = out.read_text().splitlines()
     try:
-        return [line for line in lines if json.loads(line)["part"] not in parts]
+        return [line for line in lines if PARTS[place(line)] not in parts]
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"{out} holds something else than figures of this script: choose another --out.") from None
 
