@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 STEPS = {
     "mamba": {2: 3_200_000, 3: 4_480_000, 4: 5_760_000},
-    "varibad": {2: 6_000_000, 3: 10_000_000, 4: 20_000_000},
+    "varibad": {2: 6_000_000, 3: 10_000_000, 4: 10_000_000},
 }
-"""Algorithm -> rooms -> environment steps of a seed in the recorded runs, so that three seeds take a CPU core about an
-hour: fewer than those of size small for MAMBA, and for VariBAD as many as its training returns need to rise."""
+"""Algorithm -> rooms -> environment steps of a seed in the recorded runs: fewer than those of size small, so that three
+seeds take a CPU core less than an hour."""
 
 GAP = "gap.json"
 """In the folder of a run: its test in the training tasks."""
