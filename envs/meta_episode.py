@@ -84,11 +84,13 @@ class MetaEpisode:
         train_tasks: int | None = None,
         task_seed: int = 0,
         name: str | None = None,
+        subtasks: int | None = None,
     ):
         """Wrap `env`.
 
         sub_episodes: N >= 1. length: T >= 1, time limit of a sub-episode in steps. train_tasks: train only on this
-        many tasks, drawn from `task_seed`; None draws from the whole distribution. Raises ValueError.
+        many tasks, drawn from `task_seed`; None draws from the whole distribution. subtasks: how many parts a task
+        has, where that was chosen; only noted. Raises ValueError.
         """
         _check(env, sub_episodes, length, boundary, train_tasks)
         self.env = env
@@ -98,6 +100,7 @@ class MetaEpisode:
         self.num_steps = sub_episodes * length
         self.boundary = boundary
         self.train_tasks = train_tasks
+        self.subtasks = subtasks
         self.task_seed = task_seed
         self.observation_space = _observation_space(env)
         self._env_action_space = env.action_space(env.default_params)

@@ -1,7 +1,7 @@
 """Names of the environments, their default protocols and `make`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from envs.base import TaskEnvironment
 from envs.escape_room import EscapeRoom
@@ -73,7 +73,7 @@ def make(
     if name not in _ENTRIES:
         raise ValueError(f"Unknown environment {name!r}; choose one of: {', '.join(names())}.")
     entry = _ENTRIES[name]
-    options = _subtask_option(name, entry, subtasks) | _physics_option(name, entry, physics)
+    options: dict[str, Any] = _subtask_option(name, entry, subtasks) | _physics_option(name, entry, physics)
     return MetaEpisode(
         entry.build(**options, **({"boundary": boundary} if entry.boundary else {})),
         sub_episodes=entry.sub_episodes if sub_episodes is None else sub_episodes,
@@ -81,6 +81,7 @@ def make(
         boundary=boundary,
         train_tasks=train_tasks,
         name=name,
+        subtasks=options.get("subtasks"),
     )
 
 

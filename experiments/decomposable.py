@@ -173,7 +173,7 @@ def read_results(out: Path) -> list[Result]:
 
 def markdown(results: list[Result]) -> str:
     """A table with one line per run; links to the runs' folders are relative to the folder that they are in."""
-    from mamba_jax.table import duration, spread
+    from mamba_jax.table import duration, millions, spread
 
     lines = [
         "| environment | algorithm, size | training tasks | different ones, of all | return in training tasks "
@@ -189,7 +189,7 @@ def markdown(results: list[Result]) -> str:
             spread(entry.scores + gap),
             spread(entry.scores),
             spread(gap) if tasks else "-",
-            f"{entry.steps / 1e6:.1f}M",
+            millions(entry.steps),
             f"{duration(entry.seconds)}, {entry.hardware}",
             f"[{entry.path.name}]({entry.path.name})",
         ]

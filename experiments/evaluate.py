@@ -26,9 +26,13 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> Parser:
     """The command line."""
+    from options import at_least_one
+
     found = Parser(prog="evaluate.py", description="Evaluate the policy of a run on fresh tasks.")
     found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
-    found.add_argument("--tasks", type=int, metavar="N", help="fresh tasks (default: as in the run's final test)")
+    found.add_argument(
+        "--tasks", type=at_least_one, metavar="N", help="fresh tasks (default: as in the run's final test)"
+    )
     found.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which policy (default: best)")
     found.add_argument("--gif", action="store_true", help="write RUN/rollout.gif too")
     return found
@@ -41,8 +45,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
     run = load_run(options.run)
     tasks = run.single.config.run.test_tasks if options.tasks is None else options.tasks
-    if tasks < 1:
-        raise ValueError(f"--tasks is {tasks}: choose 1 or more.")
     policy, rounds = load_policy(run, options.checkpoint)
     score = compile_test(run, policy, tasks)(policy)
     if options.gif:

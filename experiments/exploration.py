@@ -42,8 +42,6 @@ def main(words: list[str]) -> int:
     configure_jax()
     with one_sentence_errors("exploration.py", {ValueError: 2, OSError: 2}):
         options = parser().parse_args(words)
-        if options.steps < 1 or options.seeds < 1:
-            raise UsageError("--steps and --seeds must be at least 1.")
         maps = {row: make_map(row) for row in options.rows}
         identity = {"steps": options.steps, "seeds": options.seeds, "size": options.size}
         open_folder(options.out, ["experiments/exploration.py", *words], identity)
@@ -56,14 +54,18 @@ def main(words: list[str]) -> int:
 
 def parser() -> Parser:
     """The command line."""
+    from options import at_least_one
+
     from mamba_jax.presets import SIZES
 
     found = Parser(prog="exploration.py", description="Count the places that agents visit early in training.")
     rows_help = "escape-room, or rooms-N (default: both, N = 3)"
     found.add_argument("--rows", nargs="+", default=["escape-room", "rooms-3"], metavar="ROW", help=rows_help)
     found.add_argument("--algos", nargs="+", default=ALGORITHMS, choices=ALGORITHMS, help="default: both")
-    found.add_argument("--steps", type=int, default=1_000_000, help="environment steps of a seed (default: 1,000,000)")
-    found.add_argument("--seeds", type=int, default=3, metavar="K", help="at once in one program (default: 3)")
+    found.add_argument(
+        "--steps", type=at_least_one, default=1_000_000, metavar="S", help="of a seed (default: 1,000,000)"
+    )
+    found.add_argument("--seeds", type=at_least_one, default=3, metavar="K", help="at once in one program (default: 3)")
     found.add_argument("--size", choices=SIZES, default="small", help="default: small")
     out_help = "default: results/exploration"
     found.add_argument("--out", type=Path, default=Path("results/exploration"), metavar="DIR", help=out_help)
@@ -107,7 +109,8 @@ def open_folder(folder: Path, command: list[str], identity: dict[str, Any]) -> N
 
 def explore(row: str, algo: str, layout: Map, options: Any) -> None:
     """Trains one algorithm on a row and adds its records to the folder once it is through."""
-    from mamba_jax.log import read_metrics
+    from mamba_jax.log import read_lines, read_metrics
+    from mamba_jax.run_folder import write_atomically
 
     path = options.out / "metrics.jsonl"
     if any(record["row"] == row and record["algo"] == algo for record in read_metrics(path)):
@@ -117,8 +120,7 @@ def explore(row: str, algo: str, layout: Map, options: Any) -> None:
     for record in train(row, algo, layout, options):
         full = {"row": row, "algo": algo} | record | {"seconds": round(time.monotonic() - start, 2)}
         lines.append(json.dumps(full) + "\n")
-    with path.open("a") as file:
-        file.write("".join(lines))
+    write_atomically(path, "".join(read_lines(path) + lines))
     print(f"{row}, {algo}: {len(lines)} rounds in {time.monotonic() - start:.0f} s", flush=True)
 
 

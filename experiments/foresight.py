@@ -69,9 +69,9 @@ def load_replay(path: Path) -> tuple[Agent, Learner, Sequences]:
 
     from mamba_jax import presets
     from mamba_jax.algos import mamba
-    from mamba_jax.checkpoint import CheckpointError, Checkpoints
+    from mamba_jax.checkpoint import Checkpoints
     from mamba_jax.replay import sample
-    from mamba_jax.run_state import resume
+    from mamba_jax.run_state import no_checkpoint, resume
 
     run = load_run(path)
     if run.single.name not in presets.DREAMERS:
@@ -81,7 +81,7 @@ def load_replay(path: Path) -> tuple[Agent, Learner, Sequences]:
         raise UsageError(f"{path} has {run.num_seeds} seeds in one: choose a run of one seed.")
     current = resume(run, Checkpoints(run.folder.checkpoints, read_only=True))
     if current is None:
-        raise CheckpointError(f"{path} has no checkpoint yet.")
+        raise no_checkpoint(run.folder)
     agent = mamba.make_agent(run.single.env, run.single.config)
     rows = sample(current.state.replay, jax.random.key(0), SEQUENCES)
     return agent, current.state.learner, mamba.to_sequences(agent, current.state.learner, rows)

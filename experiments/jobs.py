@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
     @property
     def updates(self) -> int:
-        """Updates that it makes in all, for each seed."""
+        """Updates that it makes in all, for each seed, at most: a prefill counts as steps too."""
         algo = self.choice.algo
         return -(-algo.config.run.steps // algo.steps_per_round) * algo.updates_per_round
 

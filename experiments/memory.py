@@ -112,7 +112,8 @@ def arc(number: int, radius: float, first: float, last: float) -> np.ndarray:
 
 def study(row: str, script: Script, options: Any) -> None:
     """Trains on a row and adds its records to the folder once it is through."""
-    from mamba_jax.log import read_metrics
+    from mamba_jax.log import read_lines, read_metrics
+    from mamba_jax.run_folder import write_atomically
 
     path = options.out / "metrics.jsonl"
     if any(record["row"] == row for record in read_metrics(path)):
@@ -122,8 +123,7 @@ def study(row: str, script: Script, options: Any) -> None:
     for record in train(row, script, options.updates):
         lines.append(json.dumps({"row": row} | record) + "\n")
         print(lines[-1], end="", flush=True)
-    with path.open("a") as file:
-        file.write("".join(lines))
+    write_atomically(path, "".join(read_lines(path) + lines))
 
 
 def train(row: str, script: Script, updates: int) -> Iterator[dict[str, Any]]:

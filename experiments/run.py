@@ -47,6 +47,7 @@ def run(choice: Choice, arguments: list[str]) -> None:
         if folder.evaluation.exists():
             reporter.message(f"{folder.path} is finished: {outcome(folder.read_evaluation())}.")
             return
+        folder.note_resumption(description)
         reporter.message(f"Training on {in_words(description['hardware'])}.")
         train(training, lambda last_round, first_step: loggers(choice, folder, last_round, first_step))
 

@@ -63,7 +63,7 @@ def speed_table() -> str:
     for line in (ROOT / "results" / "release_loop.jsonl").read_text().splitlines():
         figures = json.loads(line)
         for size in ("small", "paper"):
-            what = f"{figures['env']}, {figures['algo']}, size {size}: the same, and the release's loop estimated"
+            what = f"{figures['env']}, {figures['algo']}, size {size}: the same, beside the release's loop (estimate)"
             ours, theirs = f"{figures[f'steps_per_s_{size}']:,}", f"{figures['release_estimate']:,} (estimate)"
             lines.append(f"| {what} | {ours} | {theirs} | {figures[f'ratio_{size}']} |")
     return "\n".join(lines) + "\n"

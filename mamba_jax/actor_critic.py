@@ -10,6 +10,7 @@ from mamba_jax.nn import policy
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.policy import ActionSpec, Actor
 from mamba_jax.ops import returns, twohot
+from mamba_jax.sharding import spread
 from mamba_jax.world_model import Latent, WorldModel, imagine_step, take_rows
 
 
@@ -116,7 +117,7 @@ def make_start(model: WorldModel, params: dict, latent: Latent, index: tuple[jax
         start = take_rows(with_projection(latent), *index)
     else:
         start = with_projection(take_rows(latent, *index))
-    return jax.lax.stop_gradient(jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), start))
+    return jax.lax.stop_gradient(spread(jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), start)))
 
 
 def imagine(model: WorldModel, behaviour: ActorCritic, params: dict, actor, start: Start, noise: Noise) -> Imagined:

@@ -58,24 +58,25 @@ class Checkpoints:
         write_atomically(self.checksum_file, json.dumps(record, indent=1))
 
     def restore(self, number: int, items: dict[str, dict[str, Any]]) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Reads the named items, given the shapes and dtypes of their arrays, and the JSON object.
+        """Reads the named items, given the shapes, dtypes and, if need be, shardings of their arrays, and the JSON
+        object.
 
         Raises CheckpointError where the files are damaged or do not fit the shapes.
         """
-        self.check_files(number)
+        self.check_files(number, {META, *items})
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         restores = {}
         for name, shapes in items.items():
-            target = {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for path, x in shapes.items()}
-            restores[name] = ocp.args.StandardRestore(target)
+            placed = {path: x.update(sharding=x.sharding or device) for path, x in shapes.items()}
+            restores[name] = ocp.args.StandardRestore(placed)
         try:
             found = self.manager.restore(number, args=ocp.args.Composite(**restores, **{META: ocp.args.JsonRestore()}))
         except Exception as error:  # Orbax raises many kinds, Exception itself among them
             raise CheckpointError(self.unreadable(number, first_line(error))) from error
         return {name: found[name] for name in items}, found[META]
 
-    def check_files(self, number: int) -> None:
-        """Compares the files with the checksums noted when they were written, where these exist."""
+    def check_files(self, number: int, items: set[str]) -> None:
+        """Compares the files of some items with the checksums noted when they were written, where these exist."""
         try:
             record = json.loads(self.checksum_file.read_text()) if self.checksum_file.exists() else {}
         except ValueError:
@@ -84,8 +85,9 @@ class Checkpoints:
             ) from None
         if record.get("number") != number:
             return
-        found = file_checksums(self.folder / str(number))
-        wrong = sorted(name for name, value in record["crc32"].items() if found.get(name) != value)
+        folder = self.folder / str(number)
+        noted = {name: value for name, value in record["crc32"].items() if name.split("/")[0] in {name, *items}}
+        wrong = sorted(name for name, value in noted.items() if not same_file(folder / name, value))
         if wrong:
             raise CheckpointError(self.unreadable(number, f"{wrong[0]} is missing or was changed after it was written"))
 
@@ -110,6 +112,11 @@ def file_checksums(folder: Path) -> dict[str, int]:
     """CRC-32 of every file below a folder, by its path there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+
+
+def same_file(path: Path, value: int) -> bool:
+    """Whether a file is there and has this CRC-32."""
+    return path.is_file() and checksum(path) == value
 
 
 def checksum(path: Path) -> int:

@@ -187,6 +187,11 @@ class MambaConfig:
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
         require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
+        require(
+            data.explore == 0 or round(data.explore * data.lanes) > 0,
+            f"data.explore ({data.explore}) is less than one of {data.lanes} lanes: choose more lanes, or 0.",
+        )
+        require(behaviour.slow_rate <= 1, "actor_critic.slow_rate is a share of the difference: it must be at most 1.")
         require(0 < behaviour.discount <= 1, "actor_critic.discount must lie in (0, 1].")
         require(0 <= behaviour.lambda_ <= 1, "actor_critic.lambda_ must lie in [0, 1].")
         require(0 <= model.unimix < 1, "world_model.unimix must lie in [0, 1).")

@@ -19,7 +19,7 @@ class Curve(NamedTuple):
 
     task: (environment, sub-tasks, sub-episodes, length). label: algorithm, and the size unless it is the paper's.
     steps: (points,) environment steps. returns: (points, seeds) of whole meta-episodes. setting: what runs share that
-    differ only in their seeds. path: folder of the first run.
+    differ only in their seeds. seed: of the first run. path: folder of the first run.
     """
 
     task: tuple[str, int | None, int, int]
@@ -28,6 +28,7 @@ class Curve(NamedTuple):
     steps: np.ndarray
     returns: np.ndarray
     setting: dict[str, Any]
+    seed: int
     path: Path
 
 
@@ -41,8 +42,16 @@ def read_curve(folder: RunFolder) -> Curve:
     options, environment = description["options"], description["environment"]
     task = (options["env"], environment["subtasks"], environment["sub_episodes"], environment["length"])
     label = options["algo"] + ("" if options["size"] == "paper" else f" ({options['size']})")
-    steps = np.array([record["env_steps"] for record in records])
-    return Curve(task, options["algo"], label, steps, np.array(returns, float), setting(description), folder.path)
+    return Curve(
+        task,
+        options["algo"],
+        label,
+        steps=np.array([record["env_steps"] for record in records]),
+        returns=np.array(returns, float),
+        setting=setting(description),
+        seed=options["seed"],
+        path=folder.path,
+    )
 
 
 def merge(curves: list[Curve]) -> Curve:
@@ -57,12 +66,16 @@ def merge(curves: list[Curve]) -> Curve:
 
 
 def grouped(curves: Iterable[Curve]) -> dict[Any, dict[str, Curve]]:
-    """task -> label -> curve, those of runs that differ only in their seeds as one; where others have the same label a
-    path tells them apart."""
+    """task -> label -> curve, those of runs that differ only in their seeds as one; where others have the same label,
+    or a seed is there twice, a path tells them apart."""
     groups: dict[Any, list[list[Curve]]] = {}
     for curve in curves:
         own = groups.setdefault(curve.task, [])
-        alike = [found for found in own if found[0].setting == curve.setting]
+        alike = [
+            found
+            for found in own
+            if found[0].setting == curve.setting and curve.seed not in {other.seed for other in found}
+        ]
         if alike:
             alike[0].append(curve)
         else:

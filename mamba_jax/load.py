@@ -36,8 +36,10 @@ def load(folder: Path | str, env: MetaEnvironment, *, which: str = "best", seed:
 def open_run(folder: RunFolder, env: MetaEnvironment, reporter: Reporter) -> Run:
     """The run that a folder describes, on its meta-environment. Raises ValueError."""
     description = folder.read_config()
-    if env.name != (name := description["environment"]["name"]):
-        raise ValueError(f"{folder.path} holds a run on {name}: load it with that environment, not {env.name}.")
+    for name, there in description["environment"].items():
+        if there != (here := getattr(env, name, None)):
+            what = {"name": "environment", "subtasks": "number of sub-tasks"}.get(name, name.replace("_", "-"))
+            raise ValueError(f"{folder.path} holds a run whose {what} is {there}: load it with that one, not {here}.")
     options = description["options"]
     config = fill_config(default_config(options["algo"]), description["config"])
     algo = make(options["algo"], env, config)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from mamba_jax.run_folder import temporary
+from mamba_jax.run_folder import FolderError, temporary
 from mamba_jax.types import Score
 
 Record = dict[str, Any]
@@ -52,8 +52,8 @@ class MetricsFile:
     """metrics.jsonl; numbers that JSON lacks (NaN, infinity) become null."""
 
     def __init__(self, path: Path, last_round: int):
-        """Opens the file to go on after round `last_round`: lines of later rounds are removed."""
-        kept = [line for line in read_lines(path) if json.loads(line)["round"] <= last_round]
+        """Opens the file to go on after round `last_round`: lines of later rounds are removed. Raises FolderError."""
+        kept = [line for line, record in parsed(path) if record["round"] <= last_round]
         part = temporary(path)
         part.write_text("".join(kept))
         part.replace(path)
@@ -82,8 +82,22 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a metrics file, packed or not, with None where a number was not finite."""
-    return [json.loads(line) for line in read_lines(path)]
+    """The records of a metrics file, packed or not, with None where a number was not finite. Raises FolderError."""
+    return [record for _, record in parsed(path)]
+
+
+def parsed(path: Path) -> list[tuple[str, Record]]:
+    """The complete lines of a metrics file with their records. Raises FolderError where one is damaged."""
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise FolderError(f"Line {number} of {path} is damaged: delete that line.")
+        found.append((line, record))
+    return found
 
 
 def without_nan(value: Any) -> Any:

@@ -20,6 +20,7 @@ from mamba_jax.ops.running_stats import ReturnStats, scale_rewards
 from mamba_jax.ppo import Normalisers, Samples
 from mamba_jax.replay import Replay, Rows
 from mamba_jax.rollout import where_lane
+from mamba_jax.sharding import spread
 from mamba_jax.types import MetaEnvironment, Metrics, TimeStep
 
 
@@ -138,8 +139,7 @@ def collect(actor: Actor, weights: Weights, key: jax.Array, lanes: int) -> Rollo
     """
     env = actor.env
     reset_key, step_key = jax.random.split(key)
-    env_state, start = env.reset_lanes(reset_key, lanes)
-    initial = init_memory(actor, lanes)
+    env_state, start, initial = spread((*env.reset_lanes(reset_key, lanes), init_memory(actor, lanes)))
 
     def step(loop: tuple, key: jax.Array) -> tuple[tuple, tuple]:
         env_state, row, memory = loop

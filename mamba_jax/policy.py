@@ -32,6 +32,13 @@ def to_arrays(state: Any) -> Arrays:
     return {name: jax.random.key_data(x) if is_key(x) else x for name, x in named_leaves(state) if x.size}
 
 
+def array_shapes(shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `to_arrays` makes of a state of these shapes, with their shardings."""
+    places = {name: leaf.sharding for name, leaf in named_leaves(shapes)}
+    arrays = jax.eval_shape(to_arrays, shapes)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in arrays.items()}
+
+
 def from_arrays(template: Any, arrays: Arrays) -> Any:
     """The inverse of `to_arrays`; `template` has the structure, shapes and dtypes. Leaves without an array are zero."""
 

@@ -93,7 +93,7 @@ def surrogate_loss(policy: ActorCritic, params: Any, samples: Samples, config: P
     value_loss = mean(value_errors(output.value, samples, config))
     bonus = mean(entropy(output.parameters))
     total = config.value_scale * value_loss + action_loss - config.entropy * bonus
-    losses = {"total": total, "action": action_loss, "value": value_loss, "entropy": bonus}
+    losses = {"loss": total, "loss_action": action_loss, "loss_value": value_loss, "entropy": bonus}
     return total, losses | {"clipped": mean((jnp.abs(ratio - 1) > config.clip).astype(ratio.dtype))}
 
 

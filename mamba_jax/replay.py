@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mamba_jax.sharding import spread
 from mamba_jax.types import MetaEnvironment
 
 
@@ -77,7 +78,7 @@ def sample(replay: Replay, key: jax.Array, batch: int, length: int | None = None
     def gather(store):
         grouped = store.reshape(groups, lanes // groups, *store.shape[1:])
         drawn = jax.vmap(jax.vmap(draw, (None, 0, 0, 0)))(grouped, lane, slot, start)
-        return jnp.moveaxis(drawn.reshape(batch, *drawn.shape[2:]), 1, 0)
+        return spread(jnp.moveaxis(drawn.reshape(batch, *drawn.shape[2:]), 1, 0), axis=1)
 
     rows = jax.tree.map(gather, replay.rows)
     return rows.replace(is_first=rows.is_first.at[0].set(True))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mamba_jax.replay import Rows
+from mamba_jax.sharding import spread
 from mamba_jax.types import MetaEnvironment
 
 Policy = Callable[[Any, dict[str, jax.Array], jax.Array], tuple[Any, jax.Array]]
@@ -33,16 +34,14 @@ def where_lane(mask: jax.Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
 
 
-def collect(
-    env: MetaEnvironment, policy: Policy, initial: Any, key: jax.Array, lanes: int, *, fresh: bool = False
-) -> Collected:
+def collect(env: MetaEnvironment, policy: Policy, initial: Any, key: jax.Array, lanes: int) -> Collected:
     """Runs every lane for T steps from a new meta-episode; `initial` is the policy's carry at a start.
 
     Where sub-episodes end early a lane goes on with new meta-episodes, so rows stay rectangular; only its first one
     counts for `returns`.
     """
     reset_key, step_key = jax.random.split(key)
-    env_state, first = env.reset_lanes(reset_key, lanes, fresh=fresh)
+    env_state, first, initial = spread((*env.reset_lanes(reset_key, lanes), initial))
     action = jnp.zeros((lanes, *env.action_space.shape), env.action_space.dtype)
 
     def step(loop, key):

@@ -21,6 +21,7 @@ from mamba_jax.presets import default_config
 
 FORMAT = "mamba_jax run 1"
 IDENTITY = ("options", "environment", "config")
+PROVENANCE = ("command", "commit", "versions", "hardware")
 
 
 class FolderError(ValueError):
@@ -31,8 +32,9 @@ class FolderError(ValueError):
 class RunFolder:
     """Paths of the files of a run.
 
-    config: choices, resolved configuration, versions, hardware. metrics: one JSON object a line. evaluation: the final
-    test, written last, so that its presence means that the run is finished. checkpoints, tensorboard: folders.
+    config: choices, resolved configuration, versions, hardware, those of later starts too. metrics: one JSON object a
+    line. evaluation: the final test, written last, so that its presence means that the run is finished. checkpoints,
+    tensorboard: folders.
     """
 
     path: Path
@@ -85,6 +87,16 @@ class RunFolder:
             description["config"] = completed(description["config"], defaults)
         return description
 
+    def note_resumption(self, description: dict[str, Any]) -> None:
+        """Adds to config.json, under `resumed`, by what code and on what machine the run goes on, if these are others
+        than at its last start."""
+        found = json.loads(self.config.read_text())
+        earlier = found.get("resumed", [])
+        now = {name: description[name] for name in PROVENANCE}
+        if any((earlier or [found])[-1].get(name) != value for name, value in now.items()):
+            now["created"] = description["created"]
+            write_atomically(self.config, json.dumps(found | {"resumed": [*earlier, now]}, indent=2))
+
     def is_run(self) -> bool:
         """Whether this is the folder of a run."""
         try:
@@ -99,7 +111,7 @@ class RunFolder:
             result = json.loads(self.evaluation.read_text())
         except ValueError:
             result = None
-        if not isinstance(result, dict) or "best" not in result:
+        if not isinstance(result, dict) or not {"best", "last"} <= result.keys():
             raise FolderError(f"{self.evaluation} is damaged: delete it, and the run's command line tests once more.")
         return result
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from mamba_jax.checkpoint import CheckpointError, Checkpoints
 from mamba_jax.log import Record
-from mamba_jax.policy import Arrays, from_arrays, to_arrays
-from mamba_jax.run import Best, Run
+from mamba_jax.policy import Arrays, array_shapes, from_arrays, to_arrays
+from mamba_jax.run import Best, Run, shardings_of
+from mamba_jax.run_folder import RunFolder
 
 
 @dataclass
@@ -43,7 +44,8 @@ class RunState:
 
 def begin(run: Run) -> RunState:
     """The state at the start, replay prefilled."""
-    state = run.compile("the start", run.trainer.init, run.keys.init)(run.keys.init)
+    start = run.compile("the start", run.trainer.init, run.keys.init, out=shardings_of(run.state_shapes()))
+    state = start(run.keys.init)
     return RunState(state, run.no_policy(state))
 
 
@@ -53,10 +55,11 @@ def resume(run: Run, checkpoints: Checkpoints) -> RunState | None:
     if number is None:
         return None
     template = run.state_shapes()
-    shapes = {"state": jax.eval_shape(to_arrays, template)} | best_items(jax.eval_shape(run.no_policy, template))
+    shapes = {"state": array_shapes(template)} | best_items(jax.eval_shape(run.no_policy, template))
     items, counts = checkpoints.restore(number, shapes)
     best = Best(items["best"], **items["best_score"])
-    return RunState(from_arrays(template, items["state"]), best, counts["seconds"], saved_round=number)
+    state = jax.device_put(from_arrays(template, items["state"]), shardings_of(template))
+    return RunState(state, best, counts["seconds"], saved_round=number)
 
 
 def save(run: Run, current: RunState, checkpoints: Checkpoints) -> None:
@@ -71,6 +74,14 @@ def best_items(best: Best) -> dict[str, Arrays]:
     return {"best": best.policy, "best_score": {"score": best.score, "round": best.round}}
 
 
+def no_checkpoint(folder: RunFolder) -> CheckpointError:
+    """What to say of a run without a checkpoint."""
+    if folder.evaluation.exists():
+        advice = "train it once more with the command in its config.json and another --logdir"
+        return CheckpointError(f"{folder.path} is kept without its checkpoints: {advice}.")
+    return CheckpointError(f"{folder.path} has no checkpoint yet: train it first.")
+
+
 def load_policy(run: Run, which: str) -> tuple[Arrays, Any]:
     """The policy "best" or "last" of the newest checkpoint, and its round (of every seed, if there are several).
 
@@ -79,7 +90,7 @@ def load_policy(run: Run, which: str) -> tuple[Arrays, Any]:
     checkpoints = Checkpoints(run.folder.checkpoints, read_only=True)
     number = checkpoints.latest()
     if number is None:
-        raise CheckpointError(f"{run.folder.path} has no checkpoint yet.")
+        raise no_checkpoint(run.folder)
     best = jax.eval_shape(run.no_policy, run.state_shapes())
     shapes = best_items(best) if which == "best" else {"last": best.policy}
     items, counts = checkpoints.restore(number, shapes)

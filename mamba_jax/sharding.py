@@ -1,6 +1,7 @@
-"""Placement of a state on several devices: parameters on all of them, data spread over the mesh axis `data`.
+"""Placement on several devices: parameters on all of them, lanes and batches spread over the mesh axis `data`.
 
-The library itself contains no collectives: the caller jits with these shardings and XLA inserts what is needed.
+The library itself contains no collectives: the caller jits with `state_shardings` while the mesh is set
+(`jax.set_mesh`), and XLA inserts what is needed.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,25 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
     if len(devices) % seeds:
         raise ValueError(f"{len(devices)} devices cannot be split over {seeds} seeds: choose a divisor.")
     return Mesh(np.array(devices).reshape(seeds, -1), ("seed", "data"))
+
+
+def spread(tree: Any, axis: int = 0) -> Any:
+    """Asks XLA to spread leaves over the devices of the mesh axis `data` along one of their axes.
+
+    Leaves stay as they are where that axis does not divide evenly, and all of them where no such mesh is set
+    (`jax.set_mesh`) while the program is traced.
+    """
+    size, free = jax.sharding.get_abstract_mesh().shape.get("data", 1), PartitionSpec.UNCONSTRAINED
+    if size == 1:
+        return tree
+
+    def place(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[axis] % size:
+            return leaf
+        spec = PartitionSpec(*("data" if index == axis else free for index in range(leaf.ndim)))
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+    return jax.tree.map(place, tree)
 
 
 def state_shardings(state: Any, mesh: Mesh, *, seeds: bool = False) -> Any:

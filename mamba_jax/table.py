@@ -21,14 +21,16 @@ RESAMPLES = 10_000
 
 class Entry(NamedTuple):
     """A finished run, or runs that differ in their seeds alone. row: environment and sub-tasks as in "rooms-3".
-    scores: (seeds,) mean return over fresh tasks. by_sub_episode: means over seeds. steps, updates: of one seed.
-    seconds: of running, all seeds together. hardware: in words. setting: what runs of one entry share. seeds: of each
-    run its seed and how many it trained. paths: folders."""
+    scores: (seeds,) mean return over fresh tasks of the policy that evaluated best in training, as in the paper.
+    last_scores: (seeds,) the same of the policy at the end. by_sub_episode: means over seeds, of the best. steps,
+    updates: of one seed. seconds: of running, all seeds together. hardware: in words. setting: what runs of one entry
+    share. seeds: of each run its seed and how many it trained. paths: folders."""
 
     row: str
     algo: str
     size: str
     scores: np.ndarray
+    last_scores: np.ndarray
     by_sub_episode: tuple[float, ...]
     steps: int
     updates: int
@@ -73,7 +75,8 @@ def read_entry(folder: RunFolder) -> Entry:
         row=env["name"] if env["subtasks"] is None else f"{env['name']}-{env['subtasks']}",
         algo=options["algo"],
         size=options["size"],
-        scores=np.array([seed["return_mean"] for seed in result["best"].get("seeds", [result["best"]])]),
+        scores=scores_of(result["best"]),
+        last_scores=scores_of(result["last"]),
         by_sub_episode=tuple(result["return_per_sub_episode"]),
         steps=result["env_steps"],
         updates=result["updates"],
@@ -84,6 +87,11 @@ def read_entry(folder: RunFolder) -> Entry:
         seeds=((options["seed"], options["seeds"]),),
         paths=(folder.path,),
     )
+
+
+def scores_of(test: dict[str, Any]) -> np.ndarray:
+    """(seeds,) mean returns of a test in eval.json."""
+    return np.array([seed["return_mean"] for seed in test.get("seeds", [test])])
 
 
 def read_entries(root: Path) -> list[Entry]:
@@ -114,6 +122,7 @@ def combine(one: Entry, other: Entry) -> Entry:
     same = one.hardware == other.hardware
     return one._replace(
         scores=np.concatenate([one.scores, other.scores]),
+        last_scores=np.concatenate([one.last_scores, other.last_scores]),
         by_sub_episode=tuple(means.tolist()),
         seconds=one.seconds + other.seconds,
         hardware=one.hardware if same else f"{one.hardware}; {other.hardware}",
@@ -134,12 +143,17 @@ def spread(values: np.ndarray) -> str:
     return f"{values.mean():.1f} ± {values.std():.1f} ({len(values)} seeds)"
 
 
+def millions(steps: int) -> str:
+    """Steps in words."""
+    return f"{steps / 1e6:.1f}M"
+
+
 def markdown(entries: Iterable[Entry], link_to: Path) -> str:
     """A table with one line per entry; links to the runs' folders are relative to the folder `link_to`."""
     lines = [
-        "| environment | algorithm, size | return ± std over seeds | IQM [95% interval] | by sub-episode | paper "
-        "| ceiling | steps | time, all seeds | run |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| environment | algorithm, size | return ± std over seeds | IQM [95% interval] | by sub-episode "
+        "| last policy | paper (its steps) | ceiling | steps | time, all seeds | run |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
         paper, iqm = entry.known.paper.get(entry.algo), interquartile_mean(entry.scores)
@@ -150,9 +164,10 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
             spread(entry.scores),
             f"{iqm.mean:.1f} [{iqm.low:.1f}, {iqm.high:.1f}]" if seeds > 1 else "-",
             ", ".join(f"{value:.1f}" for value in entry.by_sub_episode),
-            f"{paper.mean} ± {paper.std}" if paper else "-",
+            f"{entry.last_scores.mean():.1f}" + (f" ± {entry.last_scores.std():.1f}" if seeds > 1 else ""),
+            f"{paper.mean} ± {paper.std} ({millions(paper.steps)})" if paper else "-",
             str(entry.known.ceiling or "-"),
-            f"{entry.steps / 1e6:.1f}M",
+            millions(entry.steps),
             f"{duration(entry.seconds)}, {entry.hardware}",
             links(entry.paths, link_to),
         ]

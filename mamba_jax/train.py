@@ -14,7 +14,7 @@ from mamba_jax.checkpoint import Checkpoints
 from mamba_jax.final import final_test
 from mamba_jax.log import Logger, Record, score_metrics, summarise
 from mamba_jax.policy import Arrays, choose_better, evaluate_policy
-from mamba_jax.run import Best, Run
+from mamba_jax.run import Best, Run, shardings_of
 from mamba_jax.run_state import RunState, begin, resume, save
 from mamba_jax.signals import StopRequest
 from mamba_jax.types import Metrics, Score
@@ -93,7 +93,8 @@ def compile_programs(run: Run) -> Programs:
         score = evaluate_policy(run.single, policy, run.keys.evaluation, config.eval_tasks, run.num_seeds)
         return score, improved(best, policy, score.return_mean, round)
 
-    step = run.compile("the train step", run.trainer.train_step, state, donate=(0,))
+    out = (shardings_of(state), None)
+    step = run.compile("the train step", run.trainer.train_step, state, donate=(0,), out=out)
     return Programs(step, run.compile("the evaluation", judge, best.policy, best, jnp.int32(0)))
 
 

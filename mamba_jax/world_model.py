@@ -13,6 +13,7 @@ from mamba_jax.nn.deferred import deferred_scan
 from mamba_jax.nn.observation import Decoder, Encoder, Shapes, is_image, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
+from mamba_jax.sharding import spread
 
 
 @struct.dataclass
@@ -236,7 +237,7 @@ def head_losses(model: WorldModel, params: dict, inputs: tuple, targets: Sequenc
 def take_rows(x, index: jax.Array, sequence: jax.Array | None = None):
     """Rows index (..., B) of every leaf (T, B, ...) -> (..., B, ...), of the sequences given or column by column."""
     sequence = jnp.arange(index.shape[-1]) if sequence is None else sequence
-    return jax.tree.map(lambda leaf: leaf[index, sequence], x)
+    return spread(jax.tree.map(lambda leaf: leaf[index, sequence], x), axis=index.ndim - 1)
 
 
 def window_rows(index: jax.Array, width: int, horizon: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -116,6 +116,17 @@ def test_a_damaged_one_is_refused_and_nothing_is_lost(saved, damage):
     assert items["state"]["a/b"][0] == 2
 
 
+def test_what_is_not_read_may_be_damaged(saved):
+    checkpoints, _ = saved
+    checkpoints.save(4, {"state": {"a/b": jnp.zeros(())}, "large": {"x": jnp.arange(9.0)}}, {"n": 4})
+    for path in (checkpoints.folder / "4" / "large").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert checkpoints.restore(4, {"state": {"a/b": jax.ShapeDtypeStruct((), "float32")}})[1] == {"n": 4}
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoints.restore(4, {"large": {"x": jax.ShapeDtypeStruct((9,), "float32")}})
+
+
 def test_damaged_checksums_are_named(saved):
     checkpoints, shapes = saved
     whole = checkpoints.checksum_file.read_text()

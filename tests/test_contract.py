@@ -9,14 +9,19 @@ from probes import probe
 import mamba_jax as mj
 from mamba_jax import sharding
 from mamba_jax.checkpoint import Checkpoints
+from mamba_jax.config import with_sections
 from mamba_jax.policy import from_arrays, to_arrays
 
 ALGORITHMS = mj.algorithms()
 
 
 def make(name: str, probe_name: str) -> mj.Algorithm:
+    """Lanes and batches can be shared out among four devices."""
     env = probe(probe_name)
-    return mj.make(name, env, mj.preset(name, env, size="debug"))
+    rows = 4 * env.num_steps
+    data = {"lanes": 4, "batch": 4, "train_ratio": 2 * env.sub_episodes / rows, "capacity": 4 * rows}
+    sections = {"data": data, "collect": {"lanes": 8}, "vae_training": {"batch": 4}, "bonus": {"batch": 4}}
+    return mj.make(name, env, with_sections(mj.preset(name, env, size="debug"), sections))
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)
@@ -103,12 +108,16 @@ def test_over_seeds_keeps_the_round_counter_unbatched(algo, alone):
 
 
 @pytest.mark.skipif(len(jax.devices()) < 4, reason="conftest.py makes four devices of a CPU only")
-def test_one_device_and_four_agree(algo, start, step):
+def test_one_device_and_four_agree_and_four_share_the_work(algo, start, step, compiled):
     mesh = sharding.make_mesh(jax.devices()[:4])
     shardings = sharding.state_shardings(start, mesh)
     spread = jax.device_put(start, shardings)
-    sharded, metrics = jax.jit(algo.train_step, out_shardings=(shardings, None))(spread)
+    with jax.set_mesh(mesh):
+        program = jax.jit(algo.train_step, out_shardings=(shardings, None)).lower(spread).compile()
+    sharded, metrics = program(spread)
     expected, expected_metrics = step(start)
+
+    assert program.cost_analysis()["flops"] < 0.5 * compiled.cost_analysis()["flops"]
     assert_same(metrics, expected_metrics, rtol=2e-3, atol=2e-3)
     assert int(sharded.updates) == int(expected.updates)
     assert_same(sharded, expected, rtol=2e-2, atol=2e-3)

@@ -1,10 +1,14 @@
 """What the presets say, where a reader would look it up in the paper."""
 
 import jax
+import jax.numpy as jnp
 import pytest
+from gymnax.environments import spaces
+from tiny import Lifetime
 
 import envs
 import mamba_jax as mj
+from envs import MetaEpisode
 from mamba_jax.config import ConfigError, with_sections
 from mamba_jax.presets import SIZES
 
@@ -81,6 +85,8 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
         ("mamba", "actor_critic", {"gradient": "Dynamics"}, "actor_critic.gradient is 'Dynamics': choose one of: dyn"),
         ("mamba", "world_model", {"pairing": "alined"}, "choose one of: aligned, released"),
         ("mamba", "data", {"context": "windows"}, "choose one of: meta_episode, window"),
+        ("mamba", "data", {"lanes": 1, "explore": 0.25}, r"data.explore \(0.25\) is less than one of 1 lanes"),
+        ("mamba", "actor_critic", {"slow_rate": 2.0}, "slow_rate is a share of the difference: it must be at most 1"),
         ("dreamer-tune", "data", {"window": 0}, r"data.window \(0\) must lie between 1 and"),
         ("rl2", "ppo", {"optimizer": "Adam"}, "choose one of: adam, rmsprop"),
         ("varibad", "policy", {"squash": "tanh"}, "choose one of: none, mean, sample"),
@@ -91,6 +97,16 @@ def test_choices_that_there_are_not_are_refused(algorithm, section, values, mess
     config = with_sections(mj.preset(algorithm, env, "debug"), {section: values})
     with pytest.raises(ConfigError, match=message):
         mj.make(algorithm, env, config)
+
+
+def test_images_that_are_not_bytes_are_refused():
+    class Pictures(Lifetime):
+        def observation_space(self, params):
+            return spaces.Box(0.0, 1.0, (8, 8, 3), jnp.float32)
+
+    env = MetaEpisode(Pictures(), sub_episodes=2, length=3)
+    with pytest.raises(ConfigError, match="images state of lifetime are not uint8: show them as bytes from 0 to 255"):
+        mj.make("mamba", env, mj.preset("mamba", env, "debug"))
 
 
 def test_64_bits_are_refused():

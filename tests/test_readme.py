@@ -22,7 +22,8 @@ def example(number: int) -> str:
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
 
 
-def test_the_example_runs():
+def test_the_examples_run():
+    """The second, on several devices, goes on from the first."""
     code = example(0)
     for shown, used in SMALLER.items():
         assert shown in code
@@ -32,11 +33,14 @@ def test_the_example_runs():
     assert names["score"].returns.shape == (6, 2)
     assert all(np.shape(value) == (8,) for value in names["metrics"].values())
     assert names["states"].updates.shape == (8,)
+    rounds = int(names["state"].rounds)
+    exec(example(1), names)
+    assert int(names["state"].rounds) == rounds + 1
 
 
 def test_the_environment_of_a_user_trains():
     names: dict = {}
-    exec(example(1), names)
+    exec(example(2), names)
     assert all(np.isfinite(value) for value in names["metrics"].values())
     assert int(names["state"].env_steps) == 2 * 2 * 10  # prefill and one round of two lanes
 

@@ -11,7 +11,7 @@ from flax import struct
 
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
-from mamba_jax.config import MambaConfig, prefill_rounds
+from mamba_jax.config import MambaConfig, prefill_rounds, require
 from mamba_jax.explore import with_exploration
 from mamba_jax.horizon import is_constant, scheduled_horizon
 from mamba_jax.nn import policy
@@ -99,6 +99,9 @@ def make_agent(env: MetaEnvironment, config: MambaConfig) -> Agent:
     spec = action_spec(env)
     rates = config.optimizer
     shapes = {key: tuple(space.shape) for key, space in env.observation_space.items()}
+    for key, shape in shapes.items():
+        bytes_needed = f"The images {key} of {env.name} are not uint8: show them as bytes from 0 to 255."
+        require(not is_image(shape) or env.observation_space[key].dtype == jnp.uint8, bytes_needed)
     return Agent(
         env=env,
         config=config,

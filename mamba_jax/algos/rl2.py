@@ -16,6 +16,7 @@ from mamba_jax.onpolicy import Actor, Rollout, Weights
 from mamba_jax.ops import running_stats
 from mamba_jax.ops.running_stats import ReturnStats
 from mamba_jax.ppo import Normalisers, Samples
+from mamba_jax.sharding import spread
 from mamba_jax.types import Algorithm, MetaEnvironment, Metrics
 
 
@@ -147,12 +148,12 @@ def loss(
     by_lane = agent.config.recurrent.minibatch == "lanes"
     rows = (rollout.action, rollout.seen, rollout.reward, rollout.first)
     if by_lane:
-        rows, samples = jax.tree.map(lambda x: x[:, index], (rows, samples))
+        rows, samples = spread(jax.tree.map(lambda x: x[:, index], (rows, samples)), axis=1)
     hidden = jnp.zeros((rows[2].shape[1], agent.config.encoder.hidden))
     belief = agent.actor.encoder.apply(params["encoder"], hidden, *rows, agent.actor.feed_first)
     _, latent = onpolicy.policy_inputs(agent.actor, normalisers, rows[1], policy_latent(belief))
     assert latent is not None  # RL2's policy sees its memory alone
     samples = dataclasses.replace(samples, latent=latent[:-1])
     if not by_lane:
-        samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[index], samples)
+        samples = spread(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[index], samples))
     return ppo.surrogate_loss(agent.actor.policy, params["policy"], samples, agent.config.ppo)

@@ -18,6 +18,7 @@ from mamba_jax.ops.optim import apply_gradients
 from mamba_jax.ops.running_stats import ReturnStats
 from mamba_jax.ppo import Normalisers
 from mamba_jax.replay import Replay, insert, sample
+from mamba_jax.sharding import spread
 from mamba_jax.types import Algorithm, MetaEnvironment, Metrics
 
 
@@ -184,7 +185,9 @@ def improve_policy(
     samples, unexplained = onpolicy.policy_samples(actor, learner.policy, inputs, rollout, rewards + bonus, config)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
     policy, policy_opt, losses = ppo.update(
-        lambda params, index: ppo.surrogate_loss(actor.policy, params, jax.tree.map(lambda x: x[index], flat), config),
+        lambda params, index: ppo.surrogate_loss(
+            actor.policy, params, spread(jax.tree.map(lambda x: x[index], flat)), config
+        ),
         agent.policy_opt,
         learner.policy,
         learner.policy_opt,
@@ -211,7 +214,7 @@ def improve_vae(agent: Agent, learner: Learner, replay: Replay, key: jax.Array) 
 
         def loss(params: Params) -> tuple[jax.Array, Metrics]:
             total, losses = belief.elbo_loss(agent.networks, params, config, data, noise, indices, scale)
-            return total, losses | {"total": total}
+            return total, {f"loss_{name}": value for name, value in losses.items()} | {"loss": total}
 
         grads, losses = jax.grad(loss, has_aux=True)(learner.vae)
         vae, vae_opt, norm = apply_gradients(agent.vae_opt, grads, learner.vae_opt, learner.vae)

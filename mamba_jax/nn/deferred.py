@@ -69,18 +69,13 @@ def deferred_scan(
         pull, seen = residuals
         grads, *others, d_taps = pull(cotangents)
         for layer, x, d_out in zip(layers, seen, d_taps, strict=True):
-            grad = flat(x).T @ flat(d_out)
+            grad = jnp.tensordot(x, d_out, [list(range(x.ndim - 1))] * 2)  # reshaped, they would leave their devices
             after = rows[layer.kernel] - layer.start - len(grad)
             grads[layer.kernel] = grads.get(layer.kernel, 0.0) + jnp.pad(grad, ((layer.start, after), (0, 0)))
         return traverse_util.unflatten_dict(grads), *others
 
     run.defvjp(forward, backward)
     return run(variables, constants, carry, xs)
-
-
-def flat(x: jax.Array) -> jax.Array:
-    """(T, ..., D) -> (T ..., D)."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def is_linear(context: nn.module.InterceptorContext) -> bool:

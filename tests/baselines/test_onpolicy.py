@@ -80,11 +80,11 @@ def test_the_probability_ratio_is_1_before_the_first_update(ragged):
     config = agent.config.ppo
     samples, _ = onpolicy.policy_samples(agent.actor, learner.policy, inputs, rollout, rewards, config)
     _, losses = ppo.surrogate_loss(agent.actor.policy, learner.policy, samples, config)
-    np.testing.assert_allclose(losses["action"], 0, atol=1e-5)
+    np.testing.assert_allclose(losses["loss_action"], 0, atol=1e-5)
     assert losses["clipped"] == 0
     spoilt = samples.replace(advantage=jnp.where(samples.weight > 0, samples.advantage, 1e6))
     np.testing.assert_allclose(
-        ppo.surrogate_loss(agent.actor.policy, learner.policy, spoilt, config)[1]["action"], 0, atol=1e-5
+        ppo.surrogate_loss(agent.actor.policy, learner.policy, spoilt, config)[1]["loss_action"], 0, atol=1e-5
     )
 
 

@@ -164,8 +164,10 @@ def test_a_trained_agent_comes_back_in_python(finished):
     for words, message in (({"which": "first"}, "choose best or last"), ({"seed": 1}, "choose one below 1")):
         with pytest.raises(ValueError, match=message):
             mj.load(finished[0], env, **words)
-    with pytest.raises(ValueError, match="holds a run on rooms: load it with that environment, not reacher"):
+    with pytest.raises(ValueError, match="whose environment is rooms: load it with that one, not reacher"):
         mj.load(finished[0], envs.make("reacher"))
+    with pytest.raises(ValueError, match="whose number of sub-tasks is 2: load it with that one, not 3"):
+        mj.load(finished[0], envs.make("rooms", subtasks=3, length=20))
 
 
 def test_curves_are_drawn(place, finished):

@@ -13,9 +13,9 @@ from mamba_jax.run_folder import FORMAT, RunFolder
 TASK = ("halfcircle", None, 3, 100)
 
 
-def write_run(path, algo, returns, *, seeds=1, config=None):
+def write_run(path, algo, returns, *, seed=0, seeds=1, config=None):
     """A folder with evaluations at 0, 100, 200, ... steps; `returns`: (points,) or (points, seeds)."""
-    options = {"env": "halfcircle", "algo": algo, "size": "paper"}
+    options = {"env": "halfcircle", "algo": algo, "size": "paper", "seed": seed}
     environment = {"subtasks": None, "sub_episodes": 3, "length": 100}
     path.mkdir()
     description = {"format": FORMAT, "options": options, "environment": environment, "config": config or {}}
@@ -31,7 +31,7 @@ def write_run(path, algo, returns, *, seeds=1, config=None):
 def test_runs_of_one_kind_become_one_curve(tmp_path):
     """One run of two seeds and one of one seed, which is shorter."""
     both = read_curve(write_run(tmp_path / "a", "mamba", [[0.0, 2.0], [4.0, 6.0], [8.0, 8.0]], seeds=2))
-    one = read_curve(write_run(tmp_path / "b", "mamba", [1.0, 3.0]))
+    one = read_curve(write_run(tmp_path / "b", "mamba", [1.0, 3.0], seed=2))
     other = read_curve(write_run(tmp_path / "c", "rl2", [1.0, 3.0]))
     curves = grouped([both, one, other])[TASK]
     np.testing.assert_array_equal(curves["mamba"].steps, [0, 100])
@@ -42,16 +42,21 @@ def test_runs_of_one_kind_become_one_curve(tmp_path):
 
 
 def test_runs_of_other_settings_are_other_curves(tmp_path):
-    plain, again = (read_curve(write_run(tmp_path / name, "mamba", [0.0, 1.0])) for name in "ab")
+    plain, again = (read_curve(write_run(tmp_path / f"{i}", "mamba", [0.0, 1.0], seed=i)) for i in range(2))
     other = read_curve(write_run(tmp_path / "c", "mamba", [2.0, 3.0], config={"actor_critic": {"discount": 0.9}}))
     curves = grouped([plain, other, again])[TASK]
     assert [curve.returns.shape[1] for curve in curves.values()] == [2, 1]
-    assert list(curves) == [f"mamba, {tmp_path / 'a'}", f"mamba, {tmp_path / 'c'}"]
+    assert list(curves) == [f"mamba, {tmp_path / '0'}", f"mamba, {tmp_path / 'c'}"]
+
+
+def test_a_copy_of_a_run_is_no_other_seed(tmp_path):
+    run, copy = (read_curve(write_run(tmp_path / name, "mamba", [0.0, 1.0])) for name in "ab")
+    assert [curve.returns.shape[1] for curve in grouped([run, copy])[TASK].values()] == [1, 1]
 
 
 def test_curves_with_different_steps_are_interpolated():
     curves = [
-        Curve(TASK, "mamba", "mamba", np.array(s), np.array(r)[:, None], {}, Path("a"))
+        Curve(TASK, "mamba", "mamba", np.array(s), np.array(r)[:, None], {}, 0, Path("a"))
         for s, r in (([0, 10], [0.0, 1]), ([5], [3.0]))
     ]
     merged = merge(curves)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mamba_jax.log import MetricsFile, TensorBoard, WeightsAndBiases, read_metrics, scalars, summarise
+from mamba_jax.run_folder import FolderError
 
 
 def test_seeds_become_a_mean_and_a_list():
@@ -39,6 +40,16 @@ def test_a_packed_file_is_read_like_the_file(tmp_path):
     assert read_metrics(path) == [{"round": 0}, {"round": 1}]
     path.write_text('{"round": 5}\n')
     assert read_metrics(path) == [{"round": 5}]
+
+
+@pytest.mark.parametrize("line", ["\0\0\0", "[1]", '{"round": }'])
+def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text := '{"round": 0}\n' + line + '\n{"round": 2}\n')
+    for read in (read_metrics, lambda path: MetricsFile(path, 2)):
+        with pytest.raises(FolderError, match=r"Line 2 of .*metrics.jsonl is damaged: delete that line"):
+            read(path)
+    assert path.read_text() == text
 
 
 def test_tensorboard_files(tmp_path):

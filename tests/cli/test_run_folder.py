@@ -80,6 +80,21 @@ def test_a_part_of_the_configuration_that_is_younger_than_a_run_has_its_default(
         folder.check(description(world_model=old | {"normalise": True}))
 
 
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path):
+    folder, first = RunFolder(tmp_path), description() | {"commit": "a", "hardware": {"cpus": 2}}
+    with folder.claimed(first):
+        folder.metrics.touch()
+        folder.note_resumption(first)
+    assert "resumed" not in folder.read_config()
+    for _ in range(2):
+        with folder.claimed(other := first | {"commit": "b"}):
+            folder.note_resumption(other)
+    assert [start["commit"] for start in folder.read_config()["resumed"]] == ["b"]
+    assert folder.read_config()["commit"] == "a"
+    folder.note_resumption(first)
+    assert [start["commit"] for start in folder.read_config()["resumed"]] == ["b", "a"]
+
+
 def test_only_one_process_may_train(tmp_path):
     folder = RunFolder(tmp_path)
     refused = pytest.raises(FolderError, match="Another process")

@@ -34,14 +34,15 @@ class SignalAt:
         pass
 
 
-def start(path, algo, *, num_seeds=1, seed=0, also=()):
-    """Trains `algo` in a folder; returns the run."""
+def start(path, algo, *, num_seeds=1, seed=0, also=(), devices=None):
+    """Trains `algo` in a folder, on all devices (conftest.py makes four) or these; returns the run."""
     folder = RunFolder(path)
     environment = {"name": "lifetime", "subtasks": None, "sub_episodes": 2, "length": 3}
     options = {"env": "lifetime", "algo": "tiny", "size": "debug", "seed": seed, "seeds": num_seeds}
     identity = {"options": options, "environment": environment, "config": dataclasses.asdict(algo.config)}
     with folder.claimed(describe([], identity)):
-        run = make_run(algo, folder, Reporter(Console(file=io.StringIO())), seed=seed, num_seeds=num_seeds)
+        reporter = Reporter(Console(file=io.StringIO()))
+        run = make_run(algo, folder, reporter, seed=seed, num_seeds=num_seeds, devices=devices)
         train(run, lambda last_round, first_step: [MetricsFile(folder.metrics, last_round), *also])
     return run
 
@@ -175,6 +176,24 @@ def test_several_seeds(tmp_path):
     means = [seed["return_mean"] for seed in result["best"]["seeds"]]
     np.testing.assert_allclose(result["return_mean"], np.mean(means), rtol=1e-6)
     np.testing.assert_allclose(result["best"]["return_std_over_seeds"], np.std(means), rtol=1e-6)
+
+
+@pytest.mark.skipif(len(jax.devices()) < 4, reason="conftest.py makes four devices of a CPU only")
+@pytest.mark.parametrize("num_seeds", [1, 4])
+def test_a_run_is_the_same_on_other_devices_and_goes_on_there(tmp_path, num_seeds):
+    """On one device; begun on one and ended on four; on four, between whose seeds or lanes it is shared out."""
+    one, four = jax.devices()[:1], jax.devices()[:4]
+    with pytest.raises(Stopped):
+        start(tmp_path / "moved", tiny(), num_seeds=num_seeds, also=[SignalAt(4)], devices=one)
+    runs = [
+        start(tmp_path / name, tiny(), num_seeds=num_seeds, devices=devices)
+        for name, devices in (("one", one), ("moved", four), ("four", four))
+    ]
+    expected, *others = (without_seconds(run.folder) for run in runs)
+    assert others == [expected, expected]
+    spread = begin(runs[-1]).state
+    assert all(len(leaf.sharding.device_set) == 4 for leaf in jax.tree.leaves(spread))
+    assert spread.replay.sharding.shard_shape(spread.replay.shape)[0] == 1
 
 
 def test_seeds_are_different_and_reproducible():

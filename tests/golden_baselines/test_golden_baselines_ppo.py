@@ -104,12 +104,12 @@ def check_forward(policy, params, golden, output, actions):
 
 def check_steps(golden, losses, config: PPOConfig):
     """What each update reports, and the means over updates."""
-    names = {"total": "total_loss", "entropy": "entropy_mean", "grad_norm": "grad_norm_policy"}
+    names = {"loss": "total_loss", "entropy": "entropy_mean", "grad_norm": "grad_norm_policy"}
     for name, key in names.items():
-        expected = [golden.get(f"out/minibatch{i}/{key}", np.nan) for i in range(len(losses["total"]))]
+        expected = [golden.get(f"out/minibatch{i}/{key}", np.nan) for i in range(len(losses["loss"]))]
         if not np.isnan(expected).any():
             bp.close(losses[name], np.stack(expected))
-    means = {"value": "value_loss", "action": "action_loss", "entropy": "entropy", "total": "total"}
+    means = {"loss_value": "value_loss", "loss_action": "action_loss", "entropy": "entropy", "loss": "total"}
     bp.close({k: losses[k].mean() for k in means}, {k: golden[f"out/mean_over_updates/{v}"] for k, v in means.items()})
 
 
@@ -171,7 +171,7 @@ def test_golden_ppo_update(golden_file, golden, x64):
     if "out/advantages_normalised" in golden:
         bp.close(samples.advantage, golden["out/advantages_normalised"][..., 0])
     check_steps(golden, losses, config)
-    check_gradients(golden, grads, "policy", len(losses["total"]))
+    check_gradients(golden, grads, "policy", len(losses["loss"]))
     expected = bp.tensors(golden, "out/param_after_update/policy")
     if expected:
         bp.close(params, bp.to_flax(expected))

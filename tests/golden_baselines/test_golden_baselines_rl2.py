@@ -94,7 +94,7 @@ class Rl2File:
 def test_golden_rl2_update(golden_file, golden, x64):
     file = Rl2File(golden_file.stem, golden)
     samples, params, grads, losses, after = jax.jit(file.update)()
-    steps = len(losses["total"])
+    steps = len(losses["loss"])
     bp.close(samples.target, golden["out/returns"][:-1, :, 0])
     for part in ("mean", "logvar"):
         names = [f"out/embeddings_after_{step}_updates/{part}" for step in range(steps + 1)]
@@ -104,12 +104,12 @@ def test_golden_rl2_update(golden_file, golden, x64):
     if "out/old_action_log_probs" in golden:
         bp.close(samples.log_prob, golden["out/old_action_log_probs"][..., 0])
         bp.close(samples.advantage, golden["out/advantages_normalised"][..., 0])
-        means = {"value": "value_loss", "action": "action_loss", "entropy": "entropy", "total": "total"}
+        means = {"loss_value": "value_loss", "loss_action": "action_loss", "entropy": "entropy", "loss": "total"}
         bp.close(
             {k: losses[k].mean() for k in means}, {k: golden[f"out/mean_over_updates/{v}"] for k, v in means.items()}
         )
     for step in range(steps):
-        bp.close(losses["total"][step], golden[f"out/minibatch{step}/total_loss"])
+        bp.close(losses["loss"][step], golden[f"out/minibatch{step}/total_loss"])
         for name in ("policy", "encoder"):
             own = jax.tree.map(lambda x, step=step: x[step], grads[name])
             if f"out/minibatch{step}/grad_norm_{name}" in golden:
