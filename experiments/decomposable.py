@@ -36,7 +36,7 @@ STEPS = {
     "varibad": {2: 6_000_000, 3: 10_000_000, 4: 10_000_000},
 }
 """Algorithm -> rooms -> environment steps of a seed in the recorded runs: fewer than those of size small, so that three
-seeds take a CPU core less than an hour."""
+seeds take a CPU core one to two hours at most."""
 
 GAP = "gap.json"
 """In the folder of a run: its test in the training tasks."""

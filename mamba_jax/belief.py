@@ -129,13 +129,9 @@ def encode(encoder: Encoder, params: dict, data: Transitions, detach_every: int 
     return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), start, later)
 
 
-def policy_latent(belief: Belief, *, relu: bool = False, sample: jax.Array | None = None) -> jax.Array:
-    """What the policy sees of a belief: [mean, logvar], (..., 2 L), or a `sample` (..., L) in their place.
-
-    relu: through ReLU first, as the release's RL2 does.
-    """
-    latent = jnp.concatenate([belief.mean, belief.logvar], -1) if sample is None else sample
-    return jax.nn.relu(latent) if relu else latent
+def policy_latent(belief: Belief) -> jax.Array:
+    """What the policy sees of a belief: [mean, logvar], (..., 2 L)."""
+    return jnp.concatenate([belief.mean, belief.logvar], -1)
 
 
 def sample_latent(belief: Belief, noise: jax.Array) -> jax.Array:

@@ -112,14 +112,6 @@ def value_errors(values: jax.Array, samples: Samples, config: PPOConfig) -> jax.
     return 0.5 * jnp.maximum(error(values), error(moved))
 
 
-def log_probs_and_values(
-    policy: ActorCritic, params: Any, state: jax.Array | None, latent: jax.Array | None, action: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """log-probabilities of raw actions (...), and values (...) of the same rows."""
-    output = policy.apply(params, state, latent)
-    return log_prob(output.parameters, action, policy.squash), output.value
-
-
 def minibatch_indices(key: jax.Array, size: int, config: PPOConfig) -> jax.Array:
     """Permutations of `size` items, cut up: (epochs * minibatches, size // minibatches); a remainder is left out."""
     keys = jax.random.split(key, config.epochs)

@@ -33,8 +33,3 @@ def straight_through(index: jax.Array, surrogate: jax.Array) -> jax.Array:
 def kl_divergence(log_probs: jax.Array, other: jax.Array) -> jax.Array:
     """KL(p || q) of factorised categoricals (..., S, K) -> (...), summed over the S factors."""
     return jnp.sum(distrax.Categorical(logits=log_probs).kl_divergence(distrax.Categorical(logits=other)), -1)
-
-
-def entropy(log_probs: jax.Array) -> jax.Array:
-    """Entropy of factorised categoricals (..., S, K) -> (...), in nats."""
-    return jnp.sum(distrax.Categorical(logits=log_probs).entropy(), -1)

@@ -12,7 +12,7 @@ import pytest
 from mamba_jax import belief, ppo
 from mamba_jax.config_baselines import PPOConfig
 from mamba_jax.nn.belief import Belief
-from mamba_jax.nn.ppo_policy import distribution, entropy
+from mamba_jax.nn.ppo_policy import distribution, entropy, log_prob
 from mamba_jax.ops import running_stats
 from mamba_jax.ops.gae import gae, standardise
 
@@ -147,7 +147,7 @@ def test_golden_ppo_update(golden_file, golden, x64):
     def update(params):
         after = ppo.update_normalisers(normalisers, state, latent)
         inputs = ppo.normalise_inputs(after, state, latent)
-        old, _ = ppo.log_probs_and_values(policy, params, *inputs, actions)
+        old = log_prob(policy.apply(params, *inputs).parameters, actions, policy.squash)
         samples = ppo.Samples(
             *inputs, actions, values, old, targets, standardise(targets - values), jnp.ones_like(values)
         )

@@ -13,6 +13,7 @@ from mamba_jax import belief, ppo
 from mamba_jax.belief import Transitions
 from mamba_jax.config_baselines import PPOConfig
 from mamba_jax.nn.belief import Belief
+from mamba_jax.nn.ppo_policy import log_prob
 from mamba_jax.ops.gae import gae, standardise
 from mamba_jax.replay import Replay, Rows, insert
 
@@ -56,6 +57,11 @@ class Rl2File:
         first = Belief(self.golden["in/latent_mean_collected"][0], self.golden["in/latent_logvar_collected"][0], start)
         return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, later)
 
+    def seen_of(self, encoded: Belief) -> jax.Array:
+        """What the policy sees of beliefs."""
+        latent = belief.policy_latent(encoded)
+        return jax.nn.relu(latent) if self.relu else latent
+
     def samples(self) -> ppo.Samples:
         """Everything of the update but the beliefs, (T, lanes)."""
         golden, cfg = self.golden, self.cfg
@@ -66,15 +72,16 @@ class Rl2File:
         targets = gae(rewards, values, masks, cfg["policy_gamma"], cfg["policy_tau"], uncut)
         actions = jnp.asarray(golden["in/actions"])
         actions = actions[..., 0] if self.policy.spec.discrete else actions
-        latent = belief.policy_latent(self.beliefs(self.params["encoder"]), relu=self.relu)[:-1]
-        old, _ = ppo.log_probs_and_values(self.policy, self.params["policy"], None, latent, actions)
+        latent = self.seen_of(self.beliefs(self.params["encoder"]))[:-1]
+        output = self.policy.apply(self.params["policy"], None, latent)
+        old = log_prob(output.parameters, actions, self.policy.squash)
         advantage = standardise(targets - values[:-1])
         return ppo.Samples(None, None, actions, values[:-1], old, targets, advantage, jnp.ones_like(targets))
 
     def loss(self, samples: ppo.Samples, params: dict, index: jax.Array):
         """The loss of some transitions, whose beliefs come from encoding everything."""
         encoded = self.beliefs(params["encoder"])
-        samples = samples.replace(latent=belief.policy_latent(encoded, relu=self.relu)[:-1])
+        samples = samples.replace(latent=self.seen_of(encoded)[:-1])
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[index], samples)
         total, losses = ppo.surrogate_loss(self.policy, params["policy"], flat, self.config)
         return total, losses | {"mean": encoded.mean, "logvar": encoded.logvar}
