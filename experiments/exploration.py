@@ -62,9 +62,8 @@ def parser() -> Parser:
     rows_help = "escape-room, or rooms-N (default: both, N = 3)"
     found.add_argument("--rows", nargs="+", default=["escape-room", "rooms-3"], metavar="ROW", help=rows_help)
     found.add_argument("--algos", nargs="+", default=ALGORITHMS, choices=ALGORITHMS, help="default: both")
-    found.add_argument(
-        "--steps", type=at_least_one, default=1_000_000, metavar="S", help="of a seed (default: 1,000,000)"
-    )
+    steps_help = "environment steps of a seed (default: 1,000,000)"
+    found.add_argument("--steps", type=at_least_one, default=1_000_000, metavar="S", help=steps_help)
     found.add_argument("--seeds", type=at_least_one, default=3, metavar="K", help="at once in one program (default: 3)")
     found.add_argument("--size", choices=SIZES, default="small", help="default: small")
     out_help = "default: results/exploration"

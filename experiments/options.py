@@ -60,10 +60,9 @@ class Choice(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """What makes it this run: options, resolved sizes of the meta-environment, configuration."""
         env = self.algo.env
-        sizes = {"sub_episodes": env.sub_episodes, "length": env.length}
         return {
             "options": dataclasses.asdict(self.options),
-            "environment": {"name": env.name, "subtasks": self.options.subtasks} | sizes,
+            "environment": {name: getattr(env, name) for name in ("name", "subtasks", "sub_episodes", "length")},
             "config": dataclasses.asdict(self.algo.config),
         }
 

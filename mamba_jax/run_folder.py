@@ -88,8 +88,8 @@ class RunFolder:
         return description
 
     def note_resumption(self, description: dict[str, Any]) -> None:
-        """Adds to config.json, under `resumed`, by what code and on what machine the run goes on, if these are others
-        than at its last start."""
+        """Adds to config.json, under `resumed`, by what command and code and on what machine the run goes on, if these
+        are others than at its last start."""
         found = json.loads(self.config.read_text())
         earlier = found.get("resumed", [])
         now = {name: description[name] for name in PROVENANCE}
