@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -106,21 +107,22 @@ def plan(job: Job) -> str:
         return f"{job.folder}: done"
     records = read_metrics(RunFolder(job.folder).metrics)
     done = records[-1]["updates"] if records else 0
-    pace = seconds_per_update(job) if len(records) < 2 else records[-1]["seconds"] / max(1, done)
-    left = f"about {(job.updates - done) * pace / 60:.0f} min" if pace else "nobody measured how long"
+    pace, where = measured_pace(job) if len(records) < 2 else (records[-1]["seconds"] / max(1, done), "")
+    left = f"about {(job.updates - done) * pace / 60:.0f} min{where}" if pace else "nobody measured how long"
     verb = f"resume at {done:,} of {job.updates:,} updates" if done else f"train {job.updates:,} updates"
     return f"{job.folder}: {verb} with {job.seeds} seeds, {left}"
 
 
-def seconds_per_update(job: Job) -> float | None:
-    """Measured by a finished run of the same row, algorithm and size beside it, scaled to the seeds; else None."""
+def measured_pace(job: Job) -> tuple[float | None, str]:
+    """Seconds of an update by a finished run of the same row, algorithm and size beside it, scaled to the seeds, and
+    " on" what hardware; (None, "") where there is none."""
     from mamba_jax.table import read_entries
 
     asked = job.choice.options
     for entry in read_entries(job.folder.parent):
         if (entry.row, entry.algo, entry.size) == (job.row, asked.algo, asked.size):
-            return entry.seconds / entry.updates / len(entry.scores) * job.seeds
-    return None
+            return entry.seconds / entry.updates / len(entry.scores) * job.seeds, f" on {entry.hardware}"
+    return None, ""
 
 
 def execute_all(jobs: list[Job], side_by_side: int) -> int:
@@ -129,18 +131,29 @@ def execute_all(jobs: list[Job], side_by_side: int) -> int:
 
     left = [job for job in jobs if not finished(job)]
     with StopRequest() as stop, ThreadPoolExecutor(side_by_side) as pool:
-        codes = list(pool.map(lambda job: execute(job, side_by_side > 1, stop), left))
+        codes = list(pool.map(lambda job: execute(job, side_by_side, stop), left))
     return 128 + stop.number if stop.number else int(any(codes))
 
 
-def execute(job: Job, quiet: bool, stop: StopRequest) -> int:
-    """Trains in a process of its own, which resumes by itself; returns its exit code. Starts nothing after a signal."""
+def environment(side_by_side: int) -> dict[str, str]:
+    """The environment variables of one of several runs: JAX takes three quarters of a GPU's memory by itself, of which
+    each gets its share. A share that is set already stays."""
+    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / side_by_side:.3f}"} if side_by_side > 1 else {}
+    return share | os.environ
+
+
+def execute(job: Job, side_by_side: int, stop: StopRequest) -> int:
+    """Trains in a process of its own, which resumes by itself; returns its exit code. Starts nothing after a signal.
+
+    Of several runs side by side each writes to a file of its own.
+    """
     if stop.number:
         return 128 + stop.number
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(Path(f"{job.folder}.log").open("a")) if quiet else None
-        process = subprocess.Popen([sys.executable, str(SCRIPT), *job.arguments], stdout=log, stderr=log)
+        log = stack.enter_context(Path(f"{job.folder}.log").open("a")) if side_by_side > 1 else None
+        words = [sys.executable, str(SCRIPT), *job.arguments]
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment(side_by_side))
         while process.poll() is None and not stop.number:
             time.sleep(0.2)
         if stop.number:

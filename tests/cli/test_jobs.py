@@ -35,7 +35,16 @@ def test_only_the_same_run_is_finished(tmp_path):
 def test_the_time_of_a_run_is_known_from_a_finished_one_beside_it(tmp_path):
     write_result(tmp_path / "other", [240.0, 250.0])
     longer = jobs.plan(job_of(tmp_path, steps=24_000_000))
-    assert longer.endswith("halfcircle-mamba: train 20,000 updates with 2 seeds, about 75 min")
+    assert longer.endswith("halfcircle-mamba: train 20,000 updates with 2 seeds, about 75 min on 2 CPU cores")
+
+
+def test_runs_side_by_side_share_the_memory_of_a_gpu(monkeypatch):
+    share = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    monkeypatch.delenv(share, raising=False)
+    assert share not in jobs.environment(1)
+    assert jobs.environment(3)[share] == "0.300" and "PATH" in jobs.environment(3)
+    monkeypatch.setenv(share, ".2")
+    assert jobs.environment(3)[share] == ".2"
 
 
 @pytest.mark.parametrize("row", ["moon", "rooms-0", "halfcircle-3"])
