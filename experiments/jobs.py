@@ -136,8 +136,8 @@ def execute_all(jobs: list[Job], side_by_side: int) -> int:
 
 
 def environment(side_by_side: int) -> dict[str, str]:
-    """The environment variables of one of several runs, of which each gets its share of 90% of a GPU's memory: JAX takes
-    three quarters for the first by itself. A share that is set already stays."""
+    """The environment variables of one of several runs, of which each gets its share of 90% of a GPU's memory: JAX
+    takes three quarters for the first by itself. A share that is set already stays."""
     share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / side_by_side:.3f}"} if side_by_side > 1 else {}
     return share | os.environ
 
