@@ -79,7 +79,8 @@ def draw_starts(
     """Rows and sequences, (starts, B) each, where imagination starts, drawn with replacement below the horizon.
 
     reward: (T, B). A share `rewarded_starts` is drawn from the whole batch in proportion to the number of rewards met
-    so far in a sequence, the rest evenly from each: where reward is rare, states that know of it are rarer still.
+    so far in a sequence, each worth `rewarded_decay` of its worth one step before; the rest evenly from each. Where
+    reward is rare, states that know of it are rarer still, and those from which staying pays the rarest.
     """
     total, batch = reward.shape
     even_key, key = jax.random.split(key)
@@ -88,11 +89,21 @@ def draw_starts(
     sequence = jnp.broadcast_to(jnp.arange(batch), row.shape)
     if not rewarded:
         return row, sequence
-    met = jnp.cumsum(reward > 0, 0) + 1e-3  # all alike where no reward was met
+    met = decayed_sum(reward > 0, config.rewarded_decay) + 1e-3  # all alike where no reward was met
     below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
     drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
     later = jnp.minimum(drawn // batch, horizon - 1)  # a draw can be rounded up to the end
     return jnp.concatenate([row, later]), jnp.concatenate([sequence, drawn % batch])
+
+
+def decayed_sum(values: jax.Array, decay: float) -> jax.Array:
+    """Sums over the rows so far, s_t = values_t + decay s_{t-1}. values: (T, ...), of any dtype; the sums float32."""
+
+    def join(earlier: tuple[jax.Array, jax.Array], later: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return earlier[0] * later[0], later[0] * earlier[1] + later[1]
+
+    values = values.astype(jnp.float32)
+    return jax.lax.associative_scan(join, (jnp.full_like(values, decay), values))[1]
 
 
 def every_start(shape: tuple[int, ...], horizon: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -84,7 +84,8 @@ class ActorCriticConfig:
 
     horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
     rewarded_starts: share of the starts that are drawn from the whole batch in proportion to the number of rewards met
-    so far, without effect where starts is 0; 0 as published.
+    so far, without effect where starts is 0; 0 as published. rewarded_decay: what a reward counts for in the next step
+    of this number, 1 for all of it for good, less for starts soon after a reward.
     discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
     normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
     scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.
@@ -93,6 +94,7 @@ class ActorCriticConfig:
     horizon: int = 10
     starts: int = 512
     rewarded_starts: float = 0.0
+    rewarded_decay: float = 1.0
     discount: float = 0.997
     lambda_: float = 0.95
     entropy: float = 3e-4
@@ -186,6 +188,7 @@ class MambaConfig:
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
         require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
+        require(0 <= behaviour.rewarded_decay <= 1, "actor_critic.rewarded_decay must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
         require(
             data.explore == 0 or round(data.explore * data.lanes) > 0,
@@ -224,6 +227,7 @@ ZERO_ALLOWED = {
     "subsample",
     "starts",
     "rewarded_starts",
+    "rewarded_decay",
     "entropy",
     "unimix",
     "free_nats",
