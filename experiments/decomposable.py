@@ -173,7 +173,7 @@ def read_results(out: Path) -> list[Result]:
 
 def markdown(results: list[Result]) -> str:
     """A table with one line per run; links to the runs' folders are relative to the folder that they are in."""
-    from mamba_jax.table import duration, millions, spread
+    from mamba_jax.table import duration, mean_and_deviation, millions
 
     lines = [
         "| environment | algorithm, size | training tasks | different ones, of all | return in training tasks "
@@ -186,9 +186,9 @@ def markdown(results: list[Result]) -> str:
             f"{entry.algo}, {entry.size}",
             str(tasks or "all"),
             f"{different} of {4**rooms}",
-            spread(entry.scores + gap),
-            spread(entry.scores),
-            spread(gap) if tasks else "-",
+            mean_and_deviation(entry.scores + gap),
+            mean_and_deviation(entry.scores),
+            mean_and_deviation(gap) if tasks else "-",
             millions(entry.steps),
             f"{duration(entry.seconds)}, {entry.hardware}",
             f"[{entry.path.name}]({entry.path.name})",

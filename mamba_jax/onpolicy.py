@@ -236,7 +236,7 @@ def policy_samples(
     uncut = 1 - rollout.truncated[1:].astype(rewards.dtype) if config.cut_time_limits else None
     targets = gae(rewards, output.value, ~rollout.last[1:], config.discount, config.lambda_, uncut)
     values, weight = output.value[:-1], rollout.weight
-    (_, spread), (_, error) = mean_and_std(targets, weight), mean_and_std(targets - values, weight)
+    (_, deviation), (_, error) = mean_and_std(targets, weight), mean_and_std(targets - values, weight)
     samples = Samples(
         state=state,
         latent=latent,
@@ -247,7 +247,7 @@ def policy_samples(
         advantage=standardise(targets - values, weight),
         weight=weight,
     )
-    return samples, jnp.square(error / (spread + 1e-8))
+    return samples, jnp.square(error / (deviation + 1e-8))
 
 
 def collect_metrics(rollout: Rollout) -> Metrics:

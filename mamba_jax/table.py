@@ -136,7 +136,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def spread(values: np.ndarray) -> str:
+def mean_and_deviation(values: np.ndarray) -> str:
     """Mean and deviation over seeds (seeds,) in words."""
     if len(values) == 1:
         return f"{values[0]:.1f} (1 seed)"
@@ -161,7 +161,7 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
         cells = [
             entry.row,
             f"{entry.algo}, {entry.size}",
-            spread(entry.scores),
+            mean_and_deviation(entry.scores),
             f"{iqm.mean:.1f} [{iqm.low:.1f}, {iqm.high:.1f}]" if seeds > 1 else "-",
             ", ".join(f"{value:.1f}" for value in entry.by_sub_episode),
             f"{entry.last_scores.mean():.1f}" + (f" ± {entry.last_scores.std():.1f}" if seeds > 1 else ""),
