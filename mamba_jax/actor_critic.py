@@ -10,6 +10,7 @@ from mamba_jax.nn import policy
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.policy import ActionSpec, Actor
 from mamba_jax.ops import returns, twohot
+from mamba_jax.ops.decay import decayed_sum
 from mamba_jax.sharding import spread
 from mamba_jax.world_model import Latent, WorldModel, imagine_step, take_rows
 
@@ -89,21 +90,11 @@ def draw_starts(
     sequence = jnp.broadcast_to(jnp.arange(batch), row.shape)
     if not rewarded:
         return row, sequence
-    met = decayed_sum(reward > 0, config.rewarded_decay) + 1e-3  # all alike where no reward was met
+    met = decayed_sum(jnp.where(reward > 0, 1.0, 0.0), config.rewarded_decay) + 1e-3  # alike where none was met
     below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
     drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
     later = jnp.minimum(drawn // batch, horizon - 1)  # a draw can be rounded up to the end
     return jnp.concatenate([row, later]), jnp.concatenate([sequence, drawn % batch])
-
-
-def decayed_sum(values: jax.Array, decay: float) -> jax.Array:
-    """Sums over the rows so far, s_t = values_t + decay s_{t-1}. values: (T, ...), of any dtype; the sums float32."""
-
-    def join(earlier: tuple[jax.Array, jax.Array], later: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return earlier[0] * later[0], later[0] * earlier[1] + later[1]
-
-    values = values.astype(jnp.float32)
-    return jax.lax.associative_scan(join, (jnp.full_like(values, decay), values))[1]
 
 
 def every_start(shape: tuple[int, ...], horizon: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -139,7 +139,9 @@ class DataConfig:
     """Collection and replay.
 
     lanes: environments in parallel. explore: share of them that act at random in one sub-episode of every meta-episode,
-    0 as published. train_ratio: updates per environment step and sub-episode, as the paper counts.
+    0 as published. noise_correlation: of the exploring policy's noise from one step to the next, 0 as published; a walk
+    of independent steps hardly leaves its start. train_ratio: updates per environment step and sub-episode, as the
+    paper counts.
     batch: sequences per update. capacity: environment steps in the replay. prefill: random meta-episodes before
     training, rounded up to whole rounds. context: "meta_episode" (sequences from its start) or "window" (random cuts).
     window: length of a cut, for context "window".
@@ -147,6 +149,7 @@ class DataConfig:
 
     lanes: int = 10
     explore: float = 0.0
+    noise_correlation: float = 0.0
     train_ratio: float = 0.03
     batch: int = 16
     capacity: int = 1_000_000
@@ -190,6 +193,7 @@ class MambaConfig:
         require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
         require(0 <= behaviour.rewarded_decay <= 1, "actor_critic.rewarded_decay must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
+        require(0 <= data.noise_correlation < 1, "data.noise_correlation must be at least 0 and less than 1.")
         require(
             data.explore == 0 or round(data.explore * data.lanes) > 0,
             f"data.explore ({data.explore}) is less than one of {data.lanes} lanes: choose more lanes, or 0.",
@@ -236,6 +240,7 @@ ZERO_ALLOWED = {
     "growth_steps",
     "prefill",
     "explore",
+    "noise_correlation",
 }
 
 

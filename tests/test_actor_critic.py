@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
 from mamba_jax.config import ActorCriticConfig
+from mamba_jax.ops.decay import decayed_sum
 from mamba_jax.presets import DEBUG_MODEL
 
 TIME, BATCH = 5, 2
@@ -80,7 +81,9 @@ def test_decayed_sums_follow_their_recurrence(decay, seed):
     for row in values:
         total = decay * total + row
         want.append(total)
-    np.testing.assert_allclose(jax.jit(ac.decayed_sum)(values, decay), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(decayed_sum)(jnp.asarray(values, jnp.float32), decay), want, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_rewarded_starts_are_even_where_nothing_was_rewarded():
