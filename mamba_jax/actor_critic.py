@@ -10,7 +10,6 @@ from mamba_jax.nn import policy
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.policy import ActionSpec, Actor
 from mamba_jax.ops import returns, twohot
-from mamba_jax.ops.decay import decayed_sum
 from mamba_jax.sharding import spread
 from mamba_jax.world_model import Latent, WorldModel, imagine_step, take_rows
 
@@ -80,8 +79,7 @@ def draw_starts(
     """Rows and sequences, (starts, B) each, where imagination starts, drawn with replacement below the horizon.
 
     reward: (T, B). A share `rewarded_starts` is drawn from the whole batch in proportion to the number of rewards met
-    so far in a sequence, each worth `rewarded_decay` of its worth one step before; the rest evenly from each. Where
-    reward is rare, states that know of it are rarer still, and those from which staying pays the rarest.
+    so far in a sequence, the rest evenly from each: where reward is rare, states that know of it are rarer still.
     """
     total, batch = reward.shape
     even_key, key = jax.random.split(key)
@@ -90,7 +88,7 @@ def draw_starts(
     sequence = jnp.broadcast_to(jnp.arange(batch), row.shape)
     if not rewarded:
         return row, sequence
-    met = decayed_sum(jnp.where(reward > 0, 1.0, 0.0), config.rewarded_decay) + 1e-3  # alike where none was met
+    met = jnp.cumsum(reward > 0, 0) + 1e-3  # all alike where no reward was met
     below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
     drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
     later = jnp.minimum(drawn // batch, horizon - 1)  # a draw can be rounded up to the end

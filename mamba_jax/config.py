@@ -84,8 +84,7 @@ class ActorCriticConfig:
 
     horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
     rewarded_starts: share of the starts that are drawn from the whole batch in proportion to the number of rewards met
-    so far, without effect where starts is 0; 0 as published. rewarded_decay: what a reward counts for in the next step
-    of this number, 1 for all of it for good, less for starts soon after a reward.
+    so far, without effect where starts is 0; 0 as published.
     discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
     normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
     scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.
@@ -94,7 +93,6 @@ class ActorCriticConfig:
     horizon: int = 10
     starts: int = 512
     rewarded_starts: float = 0.0
-    rewarded_decay: float = 1.0
     discount: float = 0.997
     lambda_: float = 0.95
     entropy: float = 3e-4
@@ -139,9 +137,7 @@ class DataConfig:
     """Collection and replay.
 
     lanes: environments in parallel. explore: share of them that act at random in one sub-episode of every meta-episode,
-    0 as published. noise_correlation: of the exploring policy's noise from one step to the next, 0 as published; a walk
-    of independent steps hardly leaves its start. train_ratio: updates per environment step and sub-episode, as the
-    paper counts.
+    0 as published. train_ratio: updates per environment step and sub-episode, as the paper counts.
     batch: sequences per update. capacity: environment steps in the replay. prefill: random meta-episodes before
     training, rounded up to whole rounds. context: "meta_episode" (sequences from its start) or "window" (random cuts).
     window: length of a cut, for context "window".
@@ -149,7 +145,6 @@ class DataConfig:
 
     lanes: int = 10
     explore: float = 0.0
-    noise_correlation: float = 0.0
     train_ratio: float = 0.03
     batch: int = 16
     capacity: int = 1_000_000
@@ -191,9 +186,7 @@ class MambaConfig:
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
         require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
-        require(0 <= behaviour.rewarded_decay <= 1, "actor_critic.rewarded_decay must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
-        require(0 <= data.noise_correlation < 1, "data.noise_correlation must be at least 0 and less than 1.")
         require(
             data.explore == 0 or round(data.explore * data.lanes) > 0,
             f"data.explore ({data.explore}) is less than one of {data.lanes} lanes: choose more lanes, or 0.",
@@ -231,7 +224,6 @@ ZERO_ALLOWED = {
     "subsample",
     "starts",
     "rewarded_starts",
-    "rewarded_decay",
     "entropy",
     "unimix",
     "free_nats",
@@ -240,7 +232,6 @@ ZERO_ALLOWED = {
     "growth_steps",
     "prefill",
     "explore",
-    "noise_correlation",
 }
 
 

@@ -4,13 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mamba_jax import actor_critic as ac
 from mamba_jax import world_model as wm
 from mamba_jax.config import ActorCriticConfig
-from mamba_jax.ops.decay import decayed_sum
 from mamba_jax.presets import DEBUG_MODEL
 
 TIME, BATCH = 5, 2
@@ -62,28 +59,6 @@ def test_rewarded_starts_follow_the_rewards_met_so_far():
     assert (sequence[:1000] == np.arange(2)).all()
     counts = np.bincount(row[1000:][sequence[1000:] == 0], minlength=6) / 2000
     np.testing.assert_allclose(counts, [0, 1 / 6, 1 / 6, 2 / 6, 2 / 6, 0], atol=0.05)
-
-
-def test_with_decay_rewarded_starts_lie_soon_after_rewards():
-    reward = np.zeros((6, 2))
-    reward[1, 0] = reward[3, 0] = 1.0
-    config = ActorCriticConfig(starts=2000, rewarded_starts=1.0, rewarded_decay=0.5)
-    row, sequence = drawn(config, reward, 5)
-    counts = np.bincount(row[sequence == 0], minlength=6) / sequence.size
-    np.testing.assert_allclose(counts, np.array([0, 1, 0.5, 1.25, 0.625, 0]) / 3.375, atol=0.02)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.floats(0, 1), st.integers(0, 2**31))
-def test_decayed_sums_follow_their_recurrence(decay, seed):
-    values = np.random.default_rng(seed).random((40, 2)) < 0.3
-    want, total = [], np.zeros(2)
-    for row in values:
-        total = decay * total + row
-        want.append(total)
-    np.testing.assert_allclose(
-        jax.jit(decayed_sum)(jnp.asarray(values, jnp.float32), decay), want, rtol=1e-5, atol=1e-6
-    )
 
 
 def test_rewarded_starts_are_even_where_nothing_was_rewarded():

@@ -11,7 +11,6 @@ import envs
 import mamba_jax as mj
 from mamba_jax.algos import mamba
 from mamba_jax.explore import HOLD, with_exploration
-from mamba_jax.nn.policy import ActionSpec, correlated_noise
 from mamba_jax.rollout import collect, where_lane
 
 LANES, LENGTH, SUB_EPISODES = 64, 40, 3
@@ -76,38 +75,3 @@ def test_mamba_is_told_what_was_done_in_its_place(name):
     assert (np.asarray(action) != own_action).any()
     np.testing.assert_array_equal(told.latent.deter, own.latent.deter)
     np.testing.assert_array_equal(told.action.argmax(-1) if agent.behaviour.spec.discrete else told.action, action)
-
-
-@pytest.mark.parametrize(("discrete", "mean", "deviation"), [(False, 0.0, 1.0), (True, np.euler_gamma, np.pi / 6**0.5)])
-def test_correlated_noise_has_the_distribution_of_white_noise_and_resembles_that_of_the_step_before(
-    discrete, mean, deviation
-):
-    noise = correlated_noise(ActionSpec(2, discrete), jax.random.key(4), (400, 400), 0.9)
-    assert abs(noise.mean() - mean) < 0.03 and abs(noise.std() - deviation) < 0.03
-    assert abs(noise[0].std() - deviation) < 0.1  # from the first step on
-    lag = [
-        np.corrcoef(noise[5:, :, 0].ravel(), noise[5 - k : -k or None, :, i].ravel())[0, 1]
-        for k, i in ((1, 0), (5, 0), (0, 1))
-    ]
-    np.testing.assert_allclose(lag, [0.9, 0.9**5, 0.0], atol=0.05 if discrete else 0.02)
-
-
-@pytest.mark.parametrize("name", ["halfcircle", "rooms"])
-def test_mamba_collects_with_correlated_noise(name):
-    """The directions in which an untrained agent acts last; lanes differ."""
-    env = envs.make(name, sub_episodes=1, length=30)
-    config = mj.preset("mamba", env, "debug")
-    data = replace(config.data, lanes=LANES, capacity=30 * LANES, noise_correlation=0.95)
-    agent = mamba.make_agent(env, replace(config, data=data))
-    learner = mamba.init_learner(agent, jax.random.key(0), env.reset_lanes(jax.random.key(2), LANES)[1].observation)
-
-    def program(key):
-        initial = mamba.init_carry(agent, learner, LANES)
-        return collect(env, mamba.collector(agent, learner, key), initial, key, LANES).rows.action
-
-    done = np.asarray(jax.jit(program)(jax.random.key(0)))[:, 1:]
-    done = np.eye(env.action_space.n)[done] if name == "rooms" else done
-    done = done - done.mean((0, 1))
-    again = (done[:, 1:] * done[:, :-1]).mean() / (done**2).mean()
-    other = (done[1:] * done[:-1]).mean() / (done**2).mean()
-    assert again > 0.6 and abs(other) < 0.2

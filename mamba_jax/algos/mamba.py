@@ -191,52 +191,32 @@ def act(
 ) -> tuple[Carry, jax.Array]:
     """Filters the observation into the belief and acts on it; latents are always sampled, as released."""
     latent_key, action_key = jax.random.split(key)
-    noise = policy.action_noise(agent.behaviour.spec, action_key, carry.action.shape[:1]) if explore else None
-    return act_with_noise(agent, learner, carry, observation, latent_key, noise)
-
-
-def act_with_noise(
-    agent: Agent, learner: Learner, carry: Carry, observation: dict, key: jax.Array, action_noise: jax.Array | None
-) -> tuple[Carry, jax.Array]:
-    """`act` with the noise of the action, (lanes, A), given; None for the most likely one."""
     batch, spec, config = carry.action.shape[0], agent.behaviour.spec, agent.model.config
-    noise = jax.random.gumbel(key, (batch, config.stoch, config.classes))
+    noise = jax.random.gumbel(latent_key, (batch, config.stoch, config.classes))
     observation = normalise(learner, observation)
     latent = wm.observe_step(agent.model, learner.model, carry.latent, carry.action, observation, noise)
     distribution = agent.behaviour.actor.apply(learner.actor, latent.features)
-    if action_noise is None:
-        action = policy.mode_action(spec, distribution)
+    if explore:
+        action = policy.sample_action(spec, distribution, policy.action_noise(spec, action_key, (batch,)))
     else:
-        action = policy.sample_action(spec, distribution, action_noise)
+        action = policy.mode_action(spec, distribution)
     return Carry(latent, action), jnp.argmax(action, -1) if spec.discrete else action
-
-
-def exploring_policy(agent: Agent, learner: Learner, key: jax.Array) -> Policy:
-    """The policy with sampled actions, for one meta-episode in every lane; `data.noise_correlation` of their noise."""
-    lanes, steps, correlation = agent.config.data.lanes, agent.env.num_steps, agent.config.data.noise_correlation
-    if not correlation:
-        return lambda carry, observation, key: act(agent, learner, carry, observation, key, explore=True)
-    noise = policy.correlated_noise(agent.behaviour.spec, key, (steps, lanes), correlation)
-
-    def correlated(carry, observation, key):
-        now = jnp.round(observation["time"] * steps).astype(jnp.int32)
-        return act_with_noise(agent, learner, carry, observation, key, noise[now, jnp.arange(lanes)])
-
-    return correlated
 
 
 def collector(agent: Agent, learner: Learner, key: jax.Array) -> Policy:
     """The policy that collects one meta-episode in every lane, `data.explore` of them exploring."""
     data, spec = agent.config.data, agent.behaviour.spec
-    sampled = exploring_policy(agent, learner, jax.random.fold_in(key, 0))
+
+    def policy(carry, observation, key):
+        return act(agent, learner, carry, observation, key, explore=True)
 
     def tell(carry, mask, action):
         vector = jax.nn.one_hot(action, spec.size) if spec.discrete else action
         return Carry(carry.latent, where_lane(mask, vector, carry.action))
 
     if not data.explore:
-        return sampled
-    return with_exploration(agent.env, sampled, tell, key, data.lanes, data.explore)
+        return policy
+    return with_exploration(agent.env, policy, tell, key, data.lanes, data.explore)
 
 
 def train_step(agent: Agent, state: State) -> tuple[State, Metrics]:

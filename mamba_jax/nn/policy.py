@@ -1,18 +1,15 @@
 """Actor networks: a normal with bounded deviation for continuous actions, a unimix categorical for discrete ones."""
 
-import math
 from typing import NamedTuple
 
 import distrax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.scipy.stats import norm
 
 from mamba_jax.nn.blocks import MLP, output_init
 from mamba_jax.nn.rssm import rescale_action
 from mamba_jax.ops import discrete
-from mamba_jax.ops.decay import decayed_sum
 
 MIN_STD, MAX_STD = 0.1, 1.0
 
@@ -47,17 +44,6 @@ def action_noise(spec: ActionSpec, key: jax.Array, shape: tuple[int, ...], dtype
     """Noise (*shape, A) for `sample_action`: Gumbel for discrete, standard normal for continuous actions."""
     draw = jax.random.gumbel if spec.discrete else jax.random.normal
     return draw(key, (*shape, spec.size), dtype)
-
-
-def correlated_noise(
-    spec: ActionSpec, key: jax.Array, shape: tuple[int, ...], correlation: float, dtype=jnp.float32
-) -> jax.Array:
-    """Noise (*shape, A) as `action_noise` draws it, correlated along the first axis: what a step has in common with the
-    next (an AR(1) process, temporally correlated exploration as in Eberhard et al., ICLR 2023)."""
-    white = jax.random.normal(key, (*shape, spec.size), dtype)
-    scale = jnp.where(jnp.arange(shape[0]) > 0, math.sqrt(1 - correlation**2), 1.0).astype(dtype)
-    normal = decayed_sum(white * scale.reshape(-1, *[1] * (white.ndim - 1)), correlation)
-    return -jnp.log(-norm.logcdf(normal)) if spec.discrete else normal
 
 
 def sample_action(spec: ActionSpec, params: tuple[jax.Array, ...], noise: jax.Array) -> jax.Array:
