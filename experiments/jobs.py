@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import Parser, UsageError
+from runtime import Parser, UsageError, usable_cpus, uses_mjx
 
 if TYPE_CHECKING:
     from options import Choice
@@ -130,16 +131,24 @@ def execute_all(jobs: list[Job], side_by_side: int) -> int:
     from mamba_jax.signals import StopRequest
 
     left = [job for job in jobs if not finished(job)]
+    side_by_side = max(1, min(side_by_side, len(left)))
     with StopRequest() as stop, ThreadPoolExecutor(side_by_side) as pool:
         codes = list(pool.map(lambda job: execute(job, side_by_side, stop), left))
     return 128 + stop.number if stop.number else int(any(codes))
 
 
-def environment(side_by_side: int) -> dict[str, str]:
-    """The environment variables of one of several runs, of which each gets its share of 90% of a GPU's memory: JAX
-    takes three quarters for the first by itself. A share that is set already stays."""
-    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / side_by_side:.3f}"} if side_by_side > 1 else {}
-    return share | os.environ
+def environment(side_by_side: int, arguments: Sequence[str]) -> dict[str, str]:
+    """The environment variables of one of several runs; those that are set already stay.
+
+    Each gets its share of 90% of a GPU's memory, of which JAX takes three quarters for the first by itself, and of the
+    CPUs, since threads that are more than these hold each other up. MJX's programs need their threads (`runtime`).
+    """
+    if side_by_side == 1:
+        return dict(os.environ)
+    shares = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / side_by_side:.3f}"}
+    if not uses_mjx(arguments):
+        shares["NPROC"] = str(max(1, usable_cpus() // side_by_side))
+    return shares | os.environ
 
 
 def execute(job: Job, side_by_side: int, stop: StopRequest) -> int:
@@ -153,7 +162,7 @@ def execute(job: Job, side_by_side: int, stop: StopRequest) -> int:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Path(f"{job.folder}.log").open("a")) if side_by_side > 1 else None
         words = [sys.executable, str(SCRIPT), *job.arguments]
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment(side_by_side))
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment(side_by_side, job.arguments))
         while process.poll() is None and not stop.number:
             time.sleep(0.2)
         if stop.number:

@@ -38,13 +38,20 @@ def test_the_time_of_a_run_is_known_from_a_finished_one_beside_it(tmp_path):
     assert longer.endswith("halfcircle-mamba: train 20,000 updates with 2 seeds, about 75 min on 2 CPU cores")
 
 
-def test_runs_side_by_side_share_the_memory_of_a_gpu(monkeypatch):
-    share = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-    monkeypatch.delenv(share, raising=False)
-    assert share not in jobs.environment(1)
-    assert jobs.environment(3)[share] == "0.300" and "PATH" in jobs.environment(3)
-    monkeypatch.setenv(share, ".2")
-    assert jobs.environment(3)[share] == ".2"
+def test_runs_side_by_side_share_the_memory_of_a_gpu_and_the_cpus(monkeypatch):
+    shares = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "NPROC")
+    for name in shares:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(jobs, "usable_cpus", lambda: 8)
+    halfcircle, humanoid = ["--env", "halfcircle"], ["--env", "humanoid-dir"]
+    assert not set(shares) & set(jobs.environment(1, halfcircle))
+    found = jobs.environment(3, halfcircle)
+    assert [found[name] for name in shares] == ["0.300", "2"] and "PATH" in found
+    assert jobs.environment(9, halfcircle)["NPROC"] == "1"
+    assert "NPROC" not in jobs.environment(3, humanoid)
+    for name in shares:
+        monkeypatch.setenv(name, ".2")
+    assert [jobs.environment(3, halfcircle)[name] for name in shares] == [".2", ".2"]
 
 
 @pytest.mark.parametrize("row", ["moon", "rooms-0", "halfcircle-3"])
