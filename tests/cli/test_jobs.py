@@ -54,6 +54,14 @@ def test_runs_side_by_side_share_the_memory_of_a_gpu_and_the_cpus(monkeypatch):
     assert [jobs.environment(3, halfcircle)[name] for name in shares] == [".2", ".2"]
 
 
+def test_shares_are_those_of_the_runs_that_are_left(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(jobs, "execute", lambda job, side_by_side, stop: seen.append(side_by_side) or 0)
+    both = [job_of(tmp_path / name) for name in ("a", "b")]
+    assert jobs.execute_all(both, 5) == jobs.execute_all(both, 1) == jobs.execute_all([], 5) == 0
+    assert seen == [2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("row", ["moon", "rooms-0", "halfcircle-3"])
 def test_rows_that_run_py_would_refuse_are_refused(tmp_path, row):
     with pytest.raises(ValueError):
