@@ -138,7 +138,7 @@ def read_beliefs(played: Played) -> tuple[np.ndarray, list[float]]:
     """Probabilities (L, HELD_OUT, BINS) in the held-out tasks, the first ones, and by sub-episode the probe's mean
     negative log-likelihood of the truth at its end."""
     labels = np.minimum((played.direction / np.pi * BINS).astype(int), BINS - 1)
-    probe = train_probe(played.memory[:, HELD_OUT:], labels[HELD_OUT:])
+    probe = train_probe(played.memory[:, HELD_OUT:], labels[HELD_OUT:], BINS, UPDATES)
     log_probs = probe(played.memory[:, :HELD_OUT])
     truth = -np.take_along_axis(log_probs, labels[None, :HELD_OUT, None], -1)[..., 0]
     nats = []
@@ -148,8 +148,11 @@ def read_beliefs(played: Played) -> tuple[np.ndarray, list[float]]:
     return np.exp(log_probs), nats
 
 
-def train_probe(memory: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from memories (..., F) to log-probabilities (..., BINS), trained on (L, K, F) with labels (K,)."""
+def train_probe(
+    memory: np.ndarray, labels: np.ndarray, classes: int, number: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from memories (..., F) to log-probabilities (..., classes), trained for a number of updates on
+    (L, K, F) with labels (K,)."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -158,7 +161,7 @@ def train_probe(memory: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray]
 
     mean, deviation = memory.mean((0, 1)), memory.std((0, 1)) + 1e-3
     data, targets = jnp.asarray((memory - mean) / deviation), jnp.asarray(labels)
-    probe, optimizer = MLP((128, 128), BINS), optax.adam(RATE)
+    probe, optimizer = MLP((128, 128), classes), optax.adam(RATE)
     params = probe.init(jax.random.key(0), data[0])
 
     def update(loop, key):
@@ -174,7 +177,7 @@ def train_probe(memory: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray]
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return (optax.apply_updates(params, updates), state), None
 
-    keys = jax.random.split(jax.random.key(1), UPDATES)
+    keys = jax.random.split(jax.random.key(1), number)
     (params, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, keys))((params, optimizer.init(params)))
     read = jax.jit(lambda x: jax.nn.log_softmax(probe.apply(params, x)))
     return lambda x: np.asarray(read((x - mean) / deviation))
