@@ -7,7 +7,7 @@ returns by direction, which show where the agent does not search.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
+    import jax
     from matplotlib.axes import Axes
 
 BINS = 32
@@ -85,26 +86,14 @@ def parser() -> Parser:
 def play_run(path: Path, tasks: int) -> tuple[Played, int]:
     """Plays the best policy of a run, and the length of its sub-episodes. Raises UsageError for other environments."""
     import jax
-    import jax.numpy as jnp
-    from evaluate import load_run
 
     from mamba_jax.evaluate import play
-    from mamba_jax.policy import from_arrays, policy_of_seed
-    from mamba_jax.run_state import load_policy
 
-    run = load_run(path)
+    run, state = best_policy(path, tuple(DIRECTIONS))
     algo = run.single
-    if algo.env.name not in DIRECTIONS:
-        raise UsageError(f"{path} is a run on {algo.env.name}: choose one on {' or '.join(DIRECTIONS)}.")
-    policy, _ = load_policy(run, "best")
-    if run.num_seeds > 1:
-        run.reporter.message(f"Of the {run.num_seeds} seeds of {path} the first is shown.")
-        policy = policy_of_seed(policy, 0)
-    state = from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
 
     def record(carry, env_states, row):
-        parts = [x.reshape(tasks, -1) for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
-        return jnp.concatenate(parts, -1), row, env_states.params
+        return memory_of(carry, tasks), row, env_states.params
 
     program = jax.jit(lambda state, key: play(algo, state, key, tasks, record))
     memory, rows, params = jax.device_get(program(state, run.keys.rollout))
@@ -120,6 +109,34 @@ def play_run(path: Path, tasks: int) -> tuple[Played, int]:
         ),
         algo.env.length,
     )
+
+
+def best_policy(path: Path, environments: Sequence[str]) -> tuple[Any, Any]:
+    """A run and the state of its best policy, of its first seed. Raises UsageError for other environments."""
+    import jax
+    from evaluate import load_run
+
+    from mamba_jax.policy import from_arrays, policy_of_seed
+    from mamba_jax.run_state import load_policy
+
+    run = load_run(path)
+    algo = run.single
+    if algo.env.name not in environments:
+        raise UsageError(f"{path} is a run on {algo.env.name}: choose one on {' or '.join(environments)}.")
+    policy, _ = load_policy(run, "best")
+    if run.num_seeds > 1:
+        run.reporter.message(f"Of the {run.num_seeds} seeds of {path} the first is shown.")
+        policy = policy_of_seed(policy, 0)
+    return run, from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
+
+
+def memory_of(carry: Any, tasks: int) -> jax.Array:
+    """What a policy carries from step to step, as numbers (tasks, F)."""
+    import jax
+    import jax.numpy as jnp
+
+    parts = [x.reshape(tasks, -1) for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.concatenate(parts, -1)
 
 
 def returns_by_sector(played: Played) -> list[str]:

@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from belief import train_probe
-from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
+from belief import best_policy, memory_of, train_probe
+from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
     import jax
 
     from mamba_jax.types import Algorithm, TimeStep
-
-CORNERS = ((0, -1), (0, 1), (2, -1), (2, 1))
-"""Of a room, from its left column and its middle row."""
 
 PERIOD = 6
 """Columns from a room to the next."""
@@ -72,34 +69,17 @@ def parser() -> Parser:
 def play_run(path: Path) -> Played:
     """Plays the best policy of a run, of its first seed. Raises UsageError for other environments."""
     import jax
-    from evaluate import load_run
 
-    from mamba_jax.policy import from_arrays, policy_of_seed
-    from mamba_jax.run_state import load_policy
-
-    run = load_run(path)
-    algo = run.single
-    if algo.env.name != "rooms":
-        raise UsageError(f"{path} is a run on {algo.env.name}: choose one on rooms.")
-    policy, _ = load_policy(run, "best")
-    if run.num_seeds > 1:
-        run.reporter.message(f"Of the {run.num_seeds} seeds of {path} the first is shown.")
-        policy = policy_of_seed(policy, 0)
-
-    state = from_arrays(jax.eval_shape(algo.init, jax.random.key(0)), policy)
-    return Played(*jax.device_get(jax.jit(partial(play_tasks, algo, TASKS))(state, run.keys.rollout)))
+    run, state = best_policy(path, ("rooms",))
+    return Played(*jax.device_get(jax.jit(partial(play_tasks, run.single, TASKS))(state, run.keys.rollout)))
 
 
 def play_tasks(algo: Algorithm, tasks: int, state: Any, key: jax.Array) -> tuple[jax.Array, ...]:
     """The fields of `Played`, of a meta-episode in fresh tasks with the most likely action; pure."""
-    import jax
-    import jax.numpy as jnp
-
     from mamba_jax.evaluate import play
 
     def record(carry: Any, env_states: Any, row: TimeStep) -> tuple[jax.Array, ...]:
-        parts = [x.reshape(tasks, -1) for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
-        return jnp.concatenate(parts, -1), row.reward, env_states.params.goals
+        return memory_of(carry, tasks), row.reward, env_states.params.goals
 
     def by_sub_episode(x: jax.Array) -> jax.Array:
         return x.reshape(algo.env.sub_episodes, algo.env.length, *x.shape[1:])
@@ -130,14 +110,14 @@ def detours(played: Played, room: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def corner_of(played: Played, room: int) -> np.ndarray:
-    """(K,) index among `CORNERS` of the goal of a room."""
-    cells = np.add(CORNERS, [PERIOD * room, 0])
-    return (played.goals[:, room, None] == cells).all(-1).argmax(1)
+    """(K,) which of its four corners the goal of a room is in, 0 to 3."""
+    x, y = played.goals[:, room].T
+    return 2 * (x > PERIOD * room) + (y > 0)
 
 
 def probed(memory: np.ndarray, corner: np.ndarray) -> float:
     """Share of the held-out tasks in which a probe reads the corner (K,) from memories (K, F)."""
-    probe = train_probe(memory[None, HELD_OUT:], corner[HELD_OUT:], len(CORNERS), PROBE_UPDATES)
+    probe = train_probe(memory[None, HELD_OUT:], corner[HELD_OUT:], 4, PROBE_UPDATES)
     return float((probe(memory[:HELD_OUT]).argmax(-1) == corner[:HELD_OUT]).mean())
 
 

@@ -9,6 +9,7 @@ import envs
 import mamba_jax as mj
 
 LENGTH = 40
+CORNERS = ((0, -1), (0, 1), (2, -1), (2, 1))
 GOALS = np.array([[[2, 1], [6, -1]], [[0, -1], [8, 1]]])
 """From the start 3 and 1 steps, and from there 6 and 10."""
 
@@ -30,7 +31,7 @@ def test_tasks_are_played_by_sub_episode():
     assert found.reward.shape == (2, 12, 16) and found.goals.shape == (16, 2, 2) and found.memory.shape[:2] == (2, 16)
     for room in range(2):
         cells = found.goals[:, room] - [recall.PERIOD * room, 0]
-        assert {tuple(cell) for cell in cells} <= set(recall.CORNERS)
+        assert {tuple(cell) for cell in cells} <= set(CORNERS)
     assert np.ptp(found.memory[0], 0).max() == 0  # nothing was seen that tells tasks apart
 
 
@@ -53,7 +54,7 @@ def test_goals_that_were_not_reached_do_not_count():
 def test_the_probe_reads_the_corners_that_the_memory_holds(monkeypatch):
     monkeypatch.setattr(recall, "HELD_OUT", 64)
     corner = np.random.default_rng(0).integers(0, 4, (256, 2))
-    goals = np.array(recall.CORNERS)[corner] + np.array([[0, 0], [recall.PERIOD, 0]])
+    goals = np.array(CORNERS)[corner] + np.array([[0, 0], [recall.PERIOD, 0]])
     memory = np.stack([np.zeros((256, 8)), np.eye(4)[corner[:, 0]].repeat(2, 1)]).astype(np.float32)
     known = recall.study(recall.Played(np.full((2, LENGTH, 256), -0.1), goals, memory)).known
     assert known.shape == (2, 2) and known[1, 0] == 1.0
