@@ -137,7 +137,8 @@ class DataConfig:
     """Collection and replay.
 
     lanes: environments in parallel. explore: share of them that act at random in one sub-episode of every meta-episode,
-    0 as published. train_ratio: updates per environment step and sub-episode, as the paper counts.
+    0 as published. burst: where it is not 0, they do so in bursts of so many steps on average instead, half of the
+    time. train_ratio: updates per environment step and sub-episode, as the paper counts.
     batch: sequences per update. capacity: environment steps in the replay. prefill: random meta-episodes before
     training, rounded up to whole rounds. context: "meta_episode" (sequences from its start) or "window" (random cuts).
     window: length of a cut, for context "window".
@@ -145,6 +146,7 @@ class DataConfig:
 
     lanes: int = 10
     explore: float = 0.0
+    burst: int = 0
     train_ratio: float = 0.03
     batch: int = 16
     capacity: int = 1_000_000
@@ -232,6 +234,7 @@ ZERO_ALLOWED = {
     "growth_steps",
     "prefill",
     "explore",
+    "burst",
 }
 
 

@@ -82,7 +82,7 @@ SMALL: dict[str, Sections] = {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 1e-2},
         "optimizer": SHARP_RATES,
-        "data": {"explore": 0.25},
+        "data": {"explore": 0.25, "burst": 6},
     },
     "escape-room": {
         "world_model": SHARP_MODEL | {"stoch": 2, "classes": 32},
@@ -186,7 +186,7 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
         model = replace(config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0, normalise=False)
-        data = replace(config.data, explore=0.0)
+        data = replace(config.data, explore=0.0, burst=0)
         return replace(config, world_model=model, actor_critic=behaviour, optimizer=OptimizerConfig(), data=data)
     rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)
     return replace(
@@ -236,7 +236,8 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
 def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
-    There an update costs some eighty small kernels for each step of the sequence, whatever the batch is.
+    There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
+    bursts was not measured at this size and is left out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
@@ -252,7 +253,7 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
         horizon=replace(small.horizon, growth_steps=round(more_steps * small.horizon.growth_steps)),
         data=replace(
             data, lanes=lanes, batch=FAST_BATCH, train_ratio=data.train_ratio * data.lanes / lanes,
-            capacity=max(1_000_000, 12 * lanes * env.num_steps),
+            capacity=max(1_000_000, 12 * lanes * env.num_steps), burst=0,
         ),
         run=replace(run, steps=round(more_steps * run.steps), eval_every=4 * lanes),
     )  # fmt: skip

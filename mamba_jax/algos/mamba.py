@@ -216,7 +216,7 @@ def collector(agent: Agent, learner: Learner, key: jax.Array) -> Policy:
 
     if not data.explore:
         return policy
-    return with_exploration(agent.env, policy, tell, key, data.lanes, data.explore)
+    return with_exploration(agent.env, policy, tell, key, data.lanes, data.explore, data.burst)
 
 
 def train_step(agent: Agent, state: State) -> tuple[State, Metrics]:
