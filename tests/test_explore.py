@@ -10,7 +10,7 @@ import pytest
 import envs
 import mamba_jax as mj
 from mamba_jax.algos import mamba
-from mamba_jax.explore import HOLD, exploring_steps, with_exploration
+from mamba_jax.explore import HOLD, with_exploration
 from mamba_jax.rollout import collect, where_lane
 
 LANES, LENGTH, SUB_EPISODES = 64, 40, 3
@@ -60,13 +60,22 @@ def test_random_actions_are_held_and_reach_farther_than_single_ones(rows, action
     assert np.median(distance) > 1.0  # single random steps of 0.1 come to about 0.5
 
 
-@pytest.mark.parametrize("burst", [2, 5])
-def test_bursts_fill_half_of_the_steps_and_last_as_long_as_asked(burst):
-    env = envs.make("halfcircle", sub_episodes=SUB_EPISODES, length=LENGTH)
-    mask = np.asarray(exploring_steps(env, jax.random.key(0), 1000, burst))
-    assert mask.shape == (env.num_steps, 1000)
-    np.testing.assert_allclose(mask.mean(1), 0.5, atol=0.07)
-    np.testing.assert_allclose((mask[1:] != mask[:-1]).mean(), 1 / burst, atol=0.01)
+def test_bursts_fill_half_of_the_steps_and_hold_an_action_for_a_third_of_one():
+    env, burst, lanes = envs.make("halfcircle", sub_episodes=SUB_EPISODES, length=LENGTH), 9, 500
+
+    def program(key):
+        still = jnp.zeros((lanes, 2))
+        policy = with_exploration(
+            env, lambda memory, observation, key: (memory, still), lambda *memory: memory[0], key, lanes, 1.0, burst
+        )
+        return collect(env, policy, (), key, lanes).rows.action[:, 1:]
+
+    actions = np.asarray(jax.jit(program)(jax.random.key(0)))
+    mask = actions.any(-1)
+    inside = mask[:, 1:] & mask[:, :-1]
+    assert abs(mask.mean() - 1 / 2) < 0.02
+    assert abs((mask[:, 1:] != mask[:, :-1]).mean() - 1 / burst) < 0.01
+    assert abs((actions[:, 1:] != actions[:, :-1]).any(-1)[inside].mean() - 3 / burst) < 0.03
 
 
 @pytest.mark.parametrize("name", ["halfcircle", "rooms"])
