@@ -64,7 +64,8 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
     """The runs of the chosen variants; says which are left out. Raises UsageError or ValueError."""
 
     def job_of(variant: str) -> Job:
-        return make_job(options.row, "mamba", f"{options.row}-{variant}", VARIANTS[variant], options)
+        extra = ["--config.data.burst", "0", *VARIANTS[variant]]  # exploring lanes as in the recorded runs
+        return make_job(options.row, "mamba", f"{options.row}-{variant}", extra, options)
 
     full, jobs = agent_of(job_of("full")), []
     for variant in options.variants:

@@ -111,6 +111,8 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
         steps = STEPS.get(algo, {}).get(rooms)
         if steps and options.steps is None and options.size == "small":
             extra += ["--steps", str(steps)]
+        if algo == "mamba":
+            extra += ["--config.data.burst", "0"]  # exploring lanes as in the recorded runs
         jobs.append(make_job(f"rooms-{rooms}", algo, f"rooms-{rooms}-{algo}-{tasks or 'all'}", extra, options))
     return jobs
 

@@ -165,14 +165,15 @@ def without_modifications(config: MambaConfig, env: MetaEnvironment) -> MambaCon
     """DreamerV3's sequences: random cuts of 64 rows, every head on every row, imagination from every row.
 
     Leaves out what MAMBA adds: context from the start of the meta-episode, local reconstruction, horizon schedule and
-    subsampling. Reward and time stay in the observation.
+    subsampling, and bursts of exploration, which show what is remembered for longer than a cut. Reward and time stay in
+    the observation.
     """
     return replace(
         config,
         world_model=replace(config.world_model, window=0, subsample=0),
         actor_critic=replace(config.actor_critic, starts=0),
         horizon=HorizonConfig(),
-        data=replace(config.data, context="window", window=min(DREAMER_CUT, env.num_steps)),
+        data=replace(config.data, context="window", window=min(DREAMER_CUT, env.num_steps), burst=0),
     )
 
 
@@ -186,7 +187,7 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
         model = replace(config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0, normalise=False)
-        data = replace(config.data, explore=0.0, burst=0)
+        data = replace(config.data, explore=0.0)
         return replace(config, world_model=model, actor_critic=behaviour, optimizer=OptimizerConfig(), data=data)
     rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)
     return replace(
