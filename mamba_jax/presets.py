@@ -58,7 +58,7 @@ DREAMER_CUT = 64
 
 SMALL_UPDATES = 16
 """Size small: updates of a round."""
-SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 800}
+SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 750}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
 SMALL_GROWTH_ROUNDS = {"reacher": 350}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""
@@ -96,7 +96,7 @@ SMALL: dict[str, Sections] = {
         "world_model": {"pairing": "released", "normalise": True},
         "actor_critic": {"discount": 0.98, "scale_floor": 10.0, "entropy": 1e-3},
         "horizon": {"initial": 150},
-        "data": {"explore": 0.25},
+        "data": {"explore": 0.25, "burst": 30},
     },
 }
 
