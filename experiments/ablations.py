@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import Job, add_options, complete_row, execute_all, make_job, plan
+from jobs import EARLIER_ROOMS, Job, add_options, complete_row, execute_all, make_job, plan
 from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
     """The runs of the chosen variants; says which are left out. Raises UsageError or ValueError."""
 
     def job_of(variant: str) -> Job:
-        extra = ["--config.data.burst", "0", *VARIANTS[variant]]  # exploring lanes as in the recorded runs
+        extra = [*agent, *VARIANTS[variant]]
         return make_job(options.row, "mamba", f"{options.row}-{variant}", extra, options)
+
+    agent = EARLIER_ROOMS if options.row.startswith("rooms-") else []
 
     full, jobs = agent_of(job_of("full")), []
     for variant in options.variants:

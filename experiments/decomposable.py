@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jobs import Job, add_options, execute_all, finished, make_job, plan
+from jobs import EARLIER_ROOMS, Job, add_options, execute_all, finished, make_job, plan
 from runtime import Parser, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
         if steps and options.steps is None and options.size == "small":
             extra += ["--steps", str(steps)]
         if algo == "mamba":
-            extra += ["--config.data.burst", "0"]  # exploring lanes as in the recorded runs
+            extra += EARLIER_ROOMS
         jobs.append(make_job(f"rooms-{rooms}", algo, f"rooms-{rooms}-{algo}-{tasks or 'all'}", extra, options))
     return jobs
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).resolve().parent / "run.py"
 
+EARLIER_ROOMS = ["--config.data.burst", "0", "--config.world-model.pairing", "aligned"]
+"""Arguments of run.py: MAMBA on Rooms-N as in the recorded runs of ablations.py and decomposable.py, which were made before
+its preset at size small had bursts of exploration and the released pairing."""
+
 
 class Job(NamedTuple):
     """A run of run.py. row: environment and sub-tasks as in "rooms-3". arguments: its command line. choice: what that
