@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).resolve().parent / "run.py"
 
 EARLIER_ROOMS = ["--config.data.burst", "0", "--config.world-model.pairing", "aligned"]
-"""Arguments of run.py: MAMBA on Rooms-N as in the recorded runs of ablations.py and decomposable.py, which were made before
-its preset at size small had bursts of exploration and the released pairing."""
+"""Arguments of run.py: MAMBA on Rooms-N as in the recorded runs of ablations.py and decomposable.py, made before its
+preset at size small had bursts of exploration and the released pairing."""
 
 
 class Job(NamedTuple):

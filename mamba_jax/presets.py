@@ -100,7 +100,7 @@ SMALL: dict[str, Sections] = {
     },
 }
 
-# What size fast changes in turn, in the manner of `PAPER`. On Rooms the released pairing was measured at size small only.
+# What size fast changes in turn, in the manner of `PAPER`: the released pairing was measured on Rooms-N at small only.
 FAST: dict[str, Sections] = {"rooms": {"world_model": {"pairing": "aligned"}}}
 
 DEBUG_MODEL = WorldModelConfig(
