@@ -88,7 +88,7 @@ SMALL: dict[str, Sections] = {
         "world_model": SHARP_MODEL | {"stoch": 2, "classes": 32},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 3e-2, "gradient": "reinforce"},
         "optimizer": SHARP_RATES | {"behaviour_eps": 1e-5},
-        "data": {"explore": 0.25, "prefill": 512},
+        "data": {"explore": 0.25, "burst": 12, "prefill": 512},
     },
     # The action costs about as much as early reward pays, so the divisor of advantages starts high enough for the
     # entropy bonus to outweigh it. The horizon grows slowly, since short sequences cost less.
