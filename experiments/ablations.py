@@ -62,12 +62,11 @@ def parser() -> Parser:
 
 def make_jobs(options: argparse.Namespace) -> list[Job]:
     """The runs of the chosen variants; says which are left out. Raises UsageError or ValueError."""
+    agent = EARLIER_ROOMS if options.row.startswith("rooms-") else []
 
     def job_of(variant: str) -> Job:
         extra = [*agent, *VARIANTS[variant]]
         return make_job(options.row, "mamba", f"{options.row}-{variant}", extra, options)
-
-    agent = EARLIER_ROOMS if options.row.startswith("rooms-") else []
 
     full, jobs = agent_of(job_of("full")), []
     for variant in options.variants:
