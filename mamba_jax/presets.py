@@ -100,7 +100,7 @@ SMALL: dict[str, Sections] = {
     },
 }
 
-# What size fast changes in turn, in the manner of `PAPER`: the released pairing was measured on Rooms-N at small only.
+# What size fast changes in turn, in the manner of `PAPER`.
 FAST: dict[str, Sections] = {"rooms": {"world_model": {"pairing": "aligned"}}}
 
 DEBUG_MODEL = WorldModelConfig(
@@ -212,7 +212,7 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
 
     Where reward is rare the paper's actor learns little at first: its gradients lie below Adam's eps of 1e-5, and the
     least divisor 1 keeps advantages tiny. Here both are lower, imagination is longer and learning rates are higher.
-    Environments in `SMALL` have a model that imagines rare reward as often as it happens instead.
+    On Rooms and EscapeRoom the model imagines rare reward as often as it happens instead.
     """
     lanes = 4 if base_name(env) == "humanoid-dir" else LANES["small"]
     rows = lanes * env.num_steps
@@ -241,7 +241,7 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
-    bursts was not measured at this size and is left out, as is what `FAST` says.
+    bursts, and the released pairing on Rooms, were not measured at this size and are left out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run

@@ -54,6 +54,17 @@ def test_dreamers_leave_out_the_modifications_of_mamba(size):
         assert (config.data.context, config.data.window) == ("window", 64)
         assert config.world_model.window == config.world_model.subsample == config.actor_critic.starts == 0
         assert config.horizon.growth_steps == 0
+        assert config.world_model.pairing == "aligned" and config.data.burst == 0
+
+
+def test_size_fast_has_what_it_was_measured_with():
+    """Not what was found later at size small: bursts of exploration, and the released pairing on Rooms."""
+    for name, pairing in (("rooms", "aligned"), ("escape-room", "aligned"), ("reacher", "released")):
+        env = envs.make(name)
+        small, fast = (mj.preset("mamba", env, size) for size in ("small", "fast"))
+        assert small.data.burst > 0 and fast.data.burst == 0
+        assert fast.world_model.pairing == pairing
+        assert fast.data.explore == small.data.explore
 
 
 def test_tune_keeps_the_settings_of_mamba_and_vanilla_those_of_dreamer():
