@@ -77,7 +77,7 @@ SHARP_RATES = {"model_rate": 1e-3, "model_clip": 20.0, "critic_rate": 1e-3}
 POINT_ROBOT: Sections = {"world_model": {"pairing": "released"}, "data": {"explore": 0.25}}
 SMALL: dict[str, Sections] = {
     "halfcircle": POINT_ROBOT | {"actor_critic": {"discount": 0.98}},
-    "point-wind": POINT_ROBOT,
+    "point-wind": POINT_ROBOT | {"data": {"explore": 0.25, "burst": 30}},
     "rooms": {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64, "pairing": "released"},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 1e-2},
