@@ -1,8 +1,8 @@
-"""What an agent knows of its task: `python experiments/belief.py RUN [--out PREFIX]`, for halfcircle and escape-room.
+"""What an agent knows of its task: `python experiments/belief.py RUN [--out PREFIX]`.
 
-Plays many meta-episodes, trains a small probe to read the direction of the goal or the door from the agent's memory,
-and draws what it reads in a task that the probe has not seen, step by step: PREFIX.png and PREFIX.gif. Prints the
-returns by direction, which show where the agent does not search.
+For halfcircle, point-wind and escape-room. Plays many meta-episodes, trains a small probe to read the direction of the
+goal or the door from the agent's memory, and draws what it reads in a task that the probe has not seen, step by step:
+PREFIX.png and PREFIX.gif. Prints the returns by direction, which show where the agent does not search.
 """
 
 from __future__ import annotations
@@ -28,11 +28,18 @@ HELD_OUT = 64
 UPDATES, BATCH, RATE = 3000, 1024, 1e-3
 FRAME_EVERY, SECONDS_PER_FRAME = 3, 0.12
 
-# The hidden direction in radians, from the parameters of an environment.
+
+def direction_of_goal(params: Any) -> np.ndarray:
+    """Of a goal (..., 2) on the half-circle, (...) rad."""
+    return np.arctan2(params.goal[..., 1], params.goal[..., 0])
+
+
 DIRECTIONS: dict[str, Callable[[Any], Any]] = {
-    "halfcircle": lambda params: np.arctan2(params.goal[..., 1], params.goal[..., 0]),
+    "halfcircle": direction_of_goal,
+    "point-wind": direction_of_goal,
     "escape-room": lambda params: np.asarray(params.door),
 }
+"""The hidden direction in radians, from the parameters of an environment."""
 
 
 class Played(NamedTuple):
@@ -77,7 +84,7 @@ def main(words: list[str]) -> int:
 def parser() -> Parser:
     """The command line."""
     found = Parser(prog="belief.py", description="Draw what an agent knows of its task.")
-    found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run on halfcircle or escape-room")
+    found.add_argument("run", type=Path, metavar="RUN", help=f"the folder of a run on {' or '.join(DIRECTIONS)}")
     found.add_argument("--tasks", type=int, default=512, metavar="K", help="tasks to play (default: 512)")
     found.add_argument("--out", type=Path, metavar="PREFIX", help="files without their ending (default: RUN/belief)")
     return found

@@ -2,8 +2,11 @@
 
 import belief
 import imageio.v3 as imageio
+import jax
 import numpy as np
 import pytest
+
+import envs
 
 LENGTH, FOUND = 10, 6
 
@@ -63,3 +66,14 @@ def test_bad_choices_are_usage_errors(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         belief.main(words)
     assert stopped.value.code == 2 and capsys.readouterr().err.startswith("belief.py: ")
+
+
+@pytest.mark.parametrize("name", belief.DIRECTIONS)
+def test_directions_are_those_of_the_tasks(name):
+    env_states, _ = envs.make(name).reset_lanes(jax.random.key(0), 50, fresh=True)
+    params = env_states.params
+    direction = belief.DIRECTIONS[name](params)
+    assert direction.shape == (50,) and direction.std() > 0.5
+    assert direction.min() > 0 and direction.max() < np.pi
+    if hasattr(params, "goal"):
+        np.testing.assert_allclose(params.goal, np.stack([np.cos(direction), np.sin(direction)], -1), atol=1e-6)
