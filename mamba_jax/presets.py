@@ -74,10 +74,13 @@ FAST_SHARE = 0.3
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
 SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "slow_rate": 0.1}
 SHARP_RATES = {"model_rate": 1e-3, "model_clip": 20.0, "critic_rate": 1e-3}
-POINT_ROBOT: Sections = {"world_model": {"pairing": "released"}, "data": {"explore": 0.25}}
 SMALL: dict[str, Sections] = {
-    "halfcircle": POINT_ROBOT | {"actor_critic": {"discount": 0.98}},
-    "point-wind": POINT_ROBOT | {"data": {"explore": 0.25, "burst": 30}},
+    "halfcircle": {
+        "world_model": {"pairing": "released"},
+        "actor_critic": {"discount": 0.98},
+        "data": {"explore": 0.25},
+    },
+    "point-wind": {"world_model": {"pairing": "released"}, "data": {"explore": 0.25, "burst": 30}},
     "rooms": {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64, "pairing": "released"},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 1e-2},
