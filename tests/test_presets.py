@@ -58,7 +58,7 @@ def test_dreamers_leave_out_the_modifications_of_mamba(size):
 
 
 def test_size_fast_has_what_it_was_measured_with():
-    """Not what was found later at size small: bursts of exploration, and the released pairing on Rooms."""
+    """Not what was found later at size small: bursts, and the released pairing on Rooms and EscapeRoom."""
     pairings = {"rooms": "aligned", "escape-room": "aligned", "point-wind": "released", "reacher": "released"}
     for name, pairing in pairings.items():
         env = envs.make(name)
