@@ -84,15 +84,13 @@ def play_tasks(algo: Algorithm, tasks: int, state: Any, key: jax.Array) -> tuple
 def study(reward: np.ndarray) -> Reached:
     """What the rewards (M, L, K) of some tasks say; not a number where nothing was found."""
     paid = reward > 0
-    so_far = np.cumsum(paid, 1)
+    after = np.cumsum(paid, 1) > paid  # the steps behind the first that is paid
     found = paid.any(1)
-    count = np.where(found.any(1), found.sum(1), np.nan)
-    after = so_far - paid > 0  # the steps behind the first that is paid
-    left = np.where(after.any((1, 2)), after.sum((1, 2)), np.nan)
+    tasks, left = (np.where(count > 0, count, np.nan) for count in (found.sum(1), after.sum(2).sum(1)))
     return Reached(
         found=found.mean(1),
-        steps=np.where(found, paid.argmax(1) + 1, 0).sum(1) / count,
-        kept=(paid & after).sum((1, 2)) / left,
+        steps=np.where(found, paid.argmax(1) + 1, 0).sum(1) / tasks,
+        kept=(paid & after).sum(2).sum(1) / left,
         total=reward.sum(1).mean(1),
     )
 
