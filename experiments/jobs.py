@@ -92,7 +92,8 @@ def complete_row(row: str) -> str:
 
 
 def finished(job: Job) -> bool:
-    """Whether the folder holds the result of the run. Raises UsageError where it belongs to another one."""
+    """Whether the folder holds the result of the run, and not of one with fewer steps that can go on as it. Raises
+    UsageError where it belongs to another one."""
     from mamba_jax.run_folder import FolderError, RunFolder
 
     folder = RunFolder(job.folder)
@@ -100,7 +101,7 @@ def finished(job: Job) -> bool:
         folder.check(job.choice.identity())
     except FolderError as error:
         raise UsageError(str(error).replace("--logdir", "--out")) from None
-    return folder.evaluation.exists()
+    return folder.evaluation.exists() and not folder.goes_further(job.choice.identity())
 
 
 def plan(job: Job) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from mamba_jax.config import ConfigError
-from mamba_jax.presets import default_config
+from mamba_jax.presets import DREAMERS, default_config
 
 FORMAT = "mamba_jax run 1"
 IDENTITY = ("options", "environment", "config")
@@ -128,7 +128,7 @@ class RunFolder:
 
     def check(self, description: dict[str, Any]) -> None:
         """Raises FolderError unless the folder is new, unused, or belongs to a run of this description, of which
-        `IDENTITY` is enough."""
+        `IDENTITY` is enough, or to one that can go on as it."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -141,9 +141,26 @@ class RunFolder:
             message = f"{self.path} holds other files and is not the folder of a run: choose another --logdir."
             raise FolderError(message) from None
         differences = list(different_leaves(subset(found), subset(as_json(description))))
-        if differences:
+        if differences and not self.goes_further(description):
             shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
             raise FolderError(f"{self.path} holds a run of another configuration ({shown}): choose another --logdir.")
+
+    def goes_further(self, description: dict[str, Any]) -> bool:
+        """Whether a run of this description would be the folder's run with more environment steps, and can go on as
+        such: it has a checkpoint, and its algorithm plans nothing by the number of steps."""
+        found, asked = (subset(run) for run in (self.read_config(), as_json(description)))
+        old, new = (run["config"].get("run", {}).pop("steps", 0) for run in (found, asked))
+        plain = asked["options"].get("algo") in DREAMERS
+        return plain and new > old and found == asked and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+
+    def lengthen(self, description: dict[str, Any]) -> None:
+        """Gives the folder's run the environment steps of one that `goes_further`. The final test of the shorter run is
+        kept under another name."""
+        found = json.loads(self.config.read_text())
+        if self.evaluation.exists():
+            steps = found["config"]["run"]["steps"]
+            self.evaluation.rename(self.evaluation.with_stem(f"{self.evaluation.stem}-{steps}"))
+        write_atomically(self.config, json.dumps(found | {"config": as_json(description)["config"]}, indent=2))
 
     @contextlib.contextmanager
     def claimed(self, description: dict[str, Any]) -> Iterator[None]:
@@ -161,6 +178,8 @@ class RunFolder:
                 raise FolderError(f"Another process is training in {self.path}: stop it or wait for it.") from None
             if not self.config.exists() or self.is_unused():
                 write_atomically(self.config, json.dumps(description, indent=2))
+            elif self.goes_further(description):
+                self.lengthen(description)
             yield
 
 

@@ -208,6 +208,18 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):
     jax.tree.map(np.testing.assert_array_equal, whole_state(path), whole_state(finished[0]))
 
 
+def test_a_finished_run_goes_on_for_more_steps(place, finished):
+    """To where one of that length ends, bit for bit."""
+    path = place.folder / "longer"
+    for steps in (["--steps", "1200"], []):
+        code, output, errors = place.run("run.py", *TASK, *steps, "--logdir", path)
+        assert code == 0 and "Finished" in output, errors
+    assert f"Going on from {path} at 1,200 environment steps" in output
+    assert without_seconds(path) == without_seconds(finished[0])
+    jax.tree.map(np.testing.assert_array_equal, whole_state(path), whole_state(finished[0]))
+    assert (path / "eval-1200.json").exists() and (path / "eval.json").exists()
+
+
 def test_refusals_write_nothing(place, finished):
     """An unknown environment, somebody's folder, a run of another configuration, a damaged checkpoint."""
     foreign = place.folder / "thesis"

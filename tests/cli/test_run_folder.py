@@ -6,6 +6,7 @@ import json
 import pytest
 
 from mamba_jax.config import MambaConfig, RunConfig, WorldModelConfig
+from mamba_jax.presets import default_config
 from mamba_jax.run_folder import FORMAT, FolderError, RunFolder, describe, fill_config
 
 
@@ -67,6 +68,36 @@ def test_a_run_that_left_nothing_but_its_name_gives_its_folder_up(tmp_path):
         (folder.checkpoints / "1").mkdir()
     with pytest.raises(FolderError, match="another configuration"):
         folder.check(description())
+
+
+def test_a_run_goes_on_for_more_steps_and_keeps_its_shorter_test(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.claimed(description()):
+        (folder.checkpoints / "1").mkdir(parents=True)
+        folder.evaluation.write_text("{}")
+    with folder.claimed(longer := description(6)):
+        assert folder.read_config()["config"]["run"]["steps"] == 6
+        assert not folder.evaluation.exists() and (tmp_path / "eval-5.json").read_text() == "{}"
+    assert not folder.goes_further(longer)
+    with pytest.raises(FolderError, match=r"\(config.run.steps is 6 there, 5 here\)"):
+        folder.check(description())
+
+
+@pytest.mark.parametrize("algo, checkpoints", [("hyperx", ["1"]), ("mamba", []), ("mamba", None)])
+def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(tmp_path, algo, checkpoints):
+    folder, short, longer = RunFolder(tmp_path), description(), description()
+    for run, steps in ((short, 5), (longer, 6)):
+        run["options"]["algo"] = algo
+        run["config"] = dataclasses.asdict(dataclasses.replace(default_config(algo), run=RunConfig(steps=steps)))
+    with folder.claimed(short):
+        folder.evaluation.write_text("{}")
+        if checkpoints is not None:
+            folder.checkpoints.mkdir()
+            for name in checkpoints:
+                (folder.checkpoints / name).mkdir()
+    with pytest.raises(FolderError, match=r"\(config.run.steps is 5 there, 6 here\)"), folder.claimed(longer):
+        pass
+    assert folder.evaluation.exists()
 
 
 def test_a_part_of_the_configuration_that_is_younger_than_a_run_has_its_default(tmp_path):
