@@ -1,12 +1,14 @@
-"""Where an agent of Reacher-1 finds the goal: `python experiments/reaching.py RUN`.
+"""How an agent finds a single goal and stays: `python experiments/reaching.py RUN`, on Reacher-1 or a point robot.
 
-Plays many fresh tasks and shows, by sub-episode and distance of the goal from the shoulder, which goals are found, how
-long that takes, and how much of the time that is left is spent there: what is lost by the search, by the way back and
-by not staying.
+Plays many fresh tasks and shows, by sub-episode and where the goal is, which goals are found, how long that takes, and
+how much of the time that is left is spent there: what is lost by the search, by the way back and by not staying. Of
+HalfCircle and Point-Wind it shows too how far from the goal the robot stays, and why: by what it does not know of it,
+which puts the robot beside it, and by what it does not correct, which moves it about.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,16 +24,42 @@ if TYPE_CHECKING:
     from mamba_jax.types import Algorithm
 
 TASKS = 1000
+SETTLING = 5
+"""Steps after the first with reward in which a point robot still comes to the goal."""
+STAYING = 20
+"""Fewest steps behind those from which it is told where a robot stays."""
 
-EDGES = (0, 70, 110, 140, 170, 195)
-"""Distances of the goal from the shoulder that are told apart, mm."""
+
+class Places(NamedTuple):
+    """How goals (K, 2) are told apart. title: of the quantity that `of` computes (K,). edges: of its bands."""
+
+    title: str
+    of: Callable[[np.ndarray], np.ndarray]
+    edges: tuple[int, ...]
+
+
+AROUND = Places(
+    "goal's direction, degrees",
+    lambda goal: np.degrees(np.arctan2(goal[:, 1], goal[:, 0])),
+    (0, 30, 60, 90, 120, 150, 180),
+)
+PLACES = {
+    "reacher": Places(
+        "goal's distance, mm", lambda goal: 1000 * np.linalg.norm(goal, axis=-1), (0, 70, 110, 140, 170, 195)
+    ),
+    "halfcircle": AROUND,
+    "point-wind": AROUND,
+}
+"""Environment -> how its goals are told apart; the distance from the shoulder on Reacher."""
 
 
 class Played(NamedTuple):
-    """What happened in K tasks in M sub-episodes of L steps. reward: (M, L, K), of each step. goal: (K, 2), m."""
+    """What happened in K tasks in M sub-episodes of L steps. reward: (M, L, K), of each step. goal: (K, 2), m on
+    Reacher, radii of the arc elsewhere. position: (M, L, K, 2), of a point robot after each step; None on Reacher."""
 
     reward: np.ndarray
     goal: np.ndarray
+    position: np.ndarray | None = None
 
 
 class Reached(NamedTuple):
@@ -44,6 +72,15 @@ class Reached(NamedTuple):
     total: np.ndarray
 
 
+class Stayed(NamedTuple):
+    """Where a robot stays, by sub-episode, (M,), mean over tasks, in radii of the arc. distance: from the goal. offset:
+    of its mean position from the goal. sway: root mean square distance from that mean position."""
+
+    distance: np.ndarray
+    offset: np.ndarray
+    sway: np.ndarray
+
+
 def main(words: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     set_environment(words)
@@ -51,34 +88,43 @@ def main(words: list[str]) -> int:
     from mamba_jax.checkpoint import CheckpointError
 
     with one_sentence_errors("reaching.py", {ValueError: 2, OSError: 2, CheckpointError: 1}):
-        for line in table(play_run(parser().parse_args(words).run)):
+        for line in table(*play_run(parser().parse_args(words).run)):
             print(line)
     return 0
 
 
 def parser() -> Parser:
     """The command line."""
-    found = Parser(prog="reaching.py", description="Show which goals an agent of Reacher-1 finds, and how fast.")
-    found.add_argument("run", type=Path, metavar="RUN", help="the folder of a run on reacher with one goal")
+    found = Parser(prog="reaching.py", description="Show which goals an agent finds, how fast, and if it stays.")
+    names = f"the folder of a run on {' or '.join(PLACES)}, with one goal"
+    found.add_argument("run", type=Path, metavar="RUN", help=names)
     return found
 
 
-def play_run(path: Path) -> Played:
+def play_run(path: Path) -> tuple[Played, Places]:
     """Plays the best policy of a run, of its first seed. Raises UsageError for other environments."""
     import jax
 
-    run, state = best_policy(path, ("reacher",))
-    if run.single.env.subtasks != 1:
+    run, state = best_policy(path, tuple(PLACES))
+    if run.single.env.subtasks not in (1, None):
         raise UsageError(f"{path} is a run with {run.single.env.subtasks} goals: choose one with a single goal.")
-    return Played(*jax.device_get(jax.jit(partial(play_tasks, run.single, TASKS))(state, run.keys.rollout)))
+    program = jax.jit(partial(play_tasks, run.single, TASKS))
+    return Played(*jax.device_get(program(state, run.keys.rollout))), PLACES[run.single.env.name]
 
 
-def play_tasks(algo: Algorithm, tasks: int, state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def play_tasks(algo: Algorithm, tasks: int, state: Any, key: jax.Array) -> tuple[jax.Array, ...]:
     """The fields of `Played`, of a meta-episode in fresh tasks with the most likely action; pure."""
     from mamba_jax.evaluate import play
 
-    reward, goals = play(algo, state, key, tasks, lambda carry, states, row: (row.reward, states.params.goals))
-    return reward.reshape(algo.env.sub_episodes, algo.env.length, tasks), goals[0, :, 0]
+    def record(carry, states, row):
+        if algo.env.name == "reacher":
+            return row.reward, states.params.goals[:, 0]
+        return row.reward, states.params.goal, row.observation["state"]
+
+    reward, goals, *position = play(algo, state, key, tasks, record)
+    by_sub_episode = (x.reshape(algo.env.sub_episodes, algo.env.length, *x.shape[1:]) for x in (reward, *position))
+    reward, *position = by_sub_episode
+    return reward, goals[0], *position
 
 
 def study(reward: np.ndarray) -> Reached:
@@ -95,22 +141,36 @@ def study(reward: np.ndarray) -> Reached:
     )
 
 
-def table(played: Played) -> list[str]:
+def staying(reward: np.ndarray, position: np.ndarray, goal: np.ndarray) -> Stayed:
+    """Where robots at these positions (M, L, K, 2) stay, once they have come to their goals (K, 2); not a number where
+    none stays for `STAYING` steps. reward: (M, L, K). The last row of a sub-episode shows the next one's start."""
+    since = np.cumsum(np.cumsum(reward > 0, 1) > 0, 1)[:, :-1] > SETTLING
+    since &= since.sum(1, keepdims=True) >= STAYING
+    away = np.ma.array(position[:, :-1] - goal, mask=np.repeat(~since[..., None], 2, -1))
+    mean = away.mean(1)
+
+    def length(x: Any) -> Any:
+        return np.ma.sqrt((x**2).sum(-1))
+
+    sway = np.ma.sqrt(((away - mean[:, None]) ** 2).sum(-1).mean(1))
+    return Stayed(*(np.ma.filled(x.mean(1), np.nan) for x in (length(away).mean(1), length(mean), sway)))
+
+
+def table(played: Played, places: Places) -> list[str]:
     """A Markdown table; within a cell the sub-episodes, in their order."""
-    lines = [
-        "| goal's distance, mm | tasks | found | steps until then | paid of those after | return |",
-        "|---|---|---|---|---|---|",
-    ]
-    distance = 1000 * np.linalg.norm(played.goal, axis=-1)
-    bands = [(f"{low} to {high}", (low <= distance) & (distance < high)) for low, high in pairwise(EDGES)]
-    for name, inside in [*bands, ("all", np.full(distance.shape, True))]:
+    titles = [places.title, "tasks", "found", "steps until then", "paid of those after", "return"]
+    titles += [] if played.position is None else ["distance, then", "offset", "sway"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    where = places.of(played.goal)
+    bands = [(f"{low} to {high}", (low <= where) & (where < high)) for low, high in pairwise(places.edges)]
+    for name, inside in [*bands, ("all", np.full(where.shape, True))]:
         if not inside.any():
             continue
-        reached = study(played.reward[..., inside])
-        cells = [
-            ", ".join("-" if np.isnan(x) else f"{x:.{digits}f}" for x in values)
-            for values, digits in zip(reached, (2, 0, 2, 1), strict=True)
-        ]
+        found = [*zip(study(played.reward[..., inside]), (2, 0, 2, 1), strict=True)]
+        if played.position is not None:
+            stayed = staying(played.reward[..., inside], played.position[..., inside, :], played.goal[inside])
+            found += [(values, 3) for values in stayed]
+        cells = [", ".join("-" if np.isnan(x) else f"{x:.{digits}f}" for x in values) for values, digits in found]
         lines.append(f"| {name} | {inside.sum()} | {' | '.join(cells)} |")
     return lines
 
