@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from belief import best_policy
+from belief import best_policy, direction_of_goal
 from runtime import Parser, UsageError, configure_jax, one_sentence_errors, run_script, set_environment
 
 if TYPE_CHECKING:
@@ -30,29 +30,6 @@ STAYING = 20
 """Fewest steps behind those from which it is told where a robot stays."""
 
 
-class Places(NamedTuple):
-    """How goals (K, 2) are told apart. title: of the quantity that `of` computes (K,). edges: of its bands."""
-
-    title: str
-    of: Callable[[np.ndarray], np.ndarray]
-    edges: tuple[int, ...]
-
-
-AROUND = Places(
-    "goal's direction, degrees",
-    lambda goal: np.degrees(np.arctan2(goal[:, 1], goal[:, 0])),
-    (0, 30, 60, 90, 120, 150, 180),
-)
-PLACES = {
-    "reacher": Places(
-        "goal's distance, mm", lambda goal: 1000 * np.linalg.norm(goal, axis=-1), (0, 70, 110, 140, 170, 195)
-    ),
-    "halfcircle": AROUND,
-    "point-wind": AROUND,
-}
-"""Environment -> how its goals are told apart; the distance from the shoulder on Reacher."""
-
-
 class Played(NamedTuple):
     """What happened in K tasks in M sub-episodes of L steps. reward: (M, L, K), of each step. goal: (K, 2), m on
     Reacher, radii of the arc elsewhere. position: (M, L, K, 2), of a point robot after each step; None on Reacher."""
@@ -60,6 +37,26 @@ class Played(NamedTuple):
     reward: np.ndarray
     goal: np.ndarray
     position: np.ndarray | None = None
+
+
+class Places(NamedTuple):
+    """How goals are told apart. title: of the quantity (K,) that `of` computes. edges: of its bands."""
+
+    title: str
+    of: Callable[[Played], np.ndarray]
+    edges: tuple[int, ...]
+
+
+DISTANCE = Places(
+    "goal's distance, mm", lambda played: 1000 * np.linalg.norm(played.goal, axis=-1), (0, 70, 110, 140, 170, 195)
+)
+DIRECTION = Places(
+    "goal's direction, degrees",
+    lambda played: np.degrees(direction_of_goal(played)),
+    (0, 30, 60, 90, 120, 150, 180),
+)
+PLACES = {"reacher": DISTANCE, "halfcircle": DIRECTION, "point-wind": DIRECTION}
+"""Environment -> how its goals are told apart; the distance is that from the shoulder."""
 
 
 class Reached(NamedTuple):
@@ -122,9 +119,8 @@ def play_tasks(algo: Algorithm, tasks: int, state: Any, key: jax.Array) -> tuple
         return row.reward, states.params.goal, row.observation["state"]
 
     reward, goals, *position = play(algo, state, key, tasks, record)
-    by_sub_episode = (x.reshape(algo.env.sub_episodes, algo.env.length, *x.shape[1:]) for x in (reward, *position))
-    reward, *position = by_sub_episode
-    return reward, goals[0], *position
+    shape = (algo.env.sub_episodes, algo.env.length, tasks)
+    return reward.reshape(shape), goals[0], *(x.reshape(*shape, 2) for x in position)
 
 
 def study(reward: np.ndarray) -> Reached:
@@ -161,7 +157,7 @@ def table(played: Played, places: Places) -> list[str]:
     titles = [places.title, "tasks", "found", "steps until then", "paid of those after", "return"]
     titles += [] if played.position is None else ["distance, then", "offset", "sway"]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    where = places.of(played.goal)
+    where = places.of(played)
     bands = [(f"{low} to {high}", (low <= where) & (where < high)) for low, high in pairwise(places.edges)]
     for name, inside in [*bands, ("all", np.full(where.shape, True))]:
         if not inside.any():
