@@ -50,6 +50,8 @@ class WorldModelConfig:
     reward in any case. normalise: bring the vectors that an environment shows to mean 0 and deviation 1 in the prefill,
     so that small quantities count in the reconstruction; not as published.
     unroll: steps of the recurrence that are compiled into one iteration of its loop; results do not depend on it.
+    eval_latents: what the policy sees in evaluations and the final test, "sampled" latents as released, or their
+    "mode"; training always samples.
     """
 
     deter: int = 512
@@ -76,6 +78,7 @@ class WorldModelConfig:
     reward_and_time: bool = True
     normalise: bool = False
     unroll: int = 1
+    eval_latents: Literal["sampled", "mode"] = "sampled"
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,9 @@ def vanilla_config(config: MambaConfig, env: MetaEnvironment, size: str) -> Mamb
     behaviour = replace(ActorCriticConfig(), gradient=gradient, horizon=15, normalise_reinforce=True)
     if size != "paper":
         behaviour = replace(behaviour, units=config.actor_critic.units)
-        model = replace(config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0, normalise=False)
+        model = replace(
+            config.world_model, dynamics_free_nats=1.0, decoder_scale=1.0, normalise=False, eval_latents="sampled"
+        )
         data = replace(config.data, explore=0.0)
         return replace(config, world_model=model, actor_critic=behaviour, optimizer=OptimizerConfig(), data=data)
     rows_per_update = config.data.batch * min(DREAMER_CUT, env.num_steps)

@@ -189,10 +189,12 @@ def init_carry(agent: Agent, learner: Learner, batch: int) -> Carry:
 def act(
     agent: Agent, learner: Learner, carry: Carry, observation: dict, key: jax.Array, explore: bool
 ) -> tuple[Carry, jax.Array]:
-    """Filters the observation into the belief and acts on it; latents are always sampled, as released."""
+    """Filters the observation into the belief and acts on it, without `explore` as `world_model.eval_latents` says."""
     latent_key, action_key = jax.random.split(key)
     batch, spec, config = carry.action.shape[0], agent.behaviour.spec, agent.model.config
     noise = jax.random.gumbel(latent_key, (batch, config.stoch, config.classes))
+    if not explore and config.eval_latents == "mode":
+        noise = jnp.zeros_like(noise)
     observation = normalise(learner, observation)
     latent = wm.observe_step(agent.model, learner.model, carry.latent, carry.action, observation, noise)
     distribution = agent.behaviour.actor.apply(learner.actor, latent.features)
