@@ -60,6 +60,8 @@ SMALL_UPDATES = 16
 """Size small: updates of a round."""
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
+LONGER_ROUNDS = {("rooms", 4): 1500}
+"""Rounds at size small where an environment with so many sub-tasks goes on learning after those of its kind."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""
 
@@ -68,7 +70,7 @@ FAST_BATCH = 64
 FAST_UNROLL = 5
 """Size fast: steps in one iteration of the recurrence, whose kernels are launched together."""
 FAST_SHARE = 0.3
-"""Size fast: its updates, as a share of size small's."""
+"""Size fast: its updates, as a share of `SMALL_ROUNDS`."""
 
 # What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
@@ -224,7 +226,8 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """
     lanes = 4 if base_name(env) == "humanoid-dir" else LANES["small"]
     rows = lanes * env.num_steps
-    rounds, growth_rounds = SMALL_ROUNDS.get(base_name(env), 300), SMALL_GROWTH_ROUNDS.get(base_name(env), 60)
+    rounds = LONGER_ROUNDS.get((base_name(env), getattr(env, "subtasks", None)), small_rounds(env))
+    growth_rounds = SMALL_GROWTH_ROUNDS.get(base_name(env), 60)
     config = replace(
         config,
         world_model=replace(
@@ -245,11 +248,17 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     return fitting(with_sections(config, SMALL.get(base_name(env), {})), env)
 
 
+def small_rounds(env: MetaEnvironment) -> int:
+    """Rounds of a run at size small on environments of this kind."""
+    return SMALL_ROUNDS.get(base_name(env), 300)
+
+
 def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
-    bursts, and the released pairing on Rooms and EscapeRoom, were not measured at this size and are left out.
+    bursts, the released pairing on Rooms and EscapeRoom, and `LONGER_ROUNDS` were not measured at this size and are
+    left out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
@@ -267,7 +276,7 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
             data, lanes=lanes, batch=FAST_BATCH, train_ratio=data.train_ratio * data.lanes / lanes,
             capacity=max(1_000_000, 12 * lanes * env.num_steps), burst=0,
         ),
-        run=replace(run, steps=round(more_steps * run.steps), eval_every=4 * lanes),
+        run=replace(run, steps=round(FAST_SHARE * small_rounds(env)) * lanes * env.num_steps, eval_every=4 * lanes),
     )  # fmt: skip
     return with_sections(config, FAST.get(base_name(env), {}))
 

@@ -91,6 +91,13 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
     assert not mj.preset("dreamer-vanilla", env, "small").world_model.normalise
 
 
+def test_rooms_4_trains_longer_at_size_small_alone():
+    rooms = [envs.make("rooms", subtasks=n) for n in (3, 4)]
+    small, fast = ([mj.preset("mamba", env, size).run.steps for env in rooms] for size in ("small", "fast"))
+    assert small == [900 * 64 * 200, 1500 * 64 * 200]
+    assert fast == [270 * 256 * 200] * 2
+
+
 @pytest.mark.parametrize(
     ("algorithm", "section", "values", "message"),
     [
