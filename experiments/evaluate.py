@@ -1,4 +1,4 @@
-"""Evaluate the policy of a run from its folder alone: `python experiments/evaluate.py RUN [--tasks N] [--gif]`.
+"""Evaluate the policy of a run from its folder alone: `python experiments/evaluate.py RUN`.
 
 With the number of tasks of the final test, the default, the numbers in eval.json come out again.
 """
@@ -34,6 +34,9 @@ def parser() -> Parser:
         "--tasks", type=at_least_one, metavar="N", help="fresh tasks (default: as in the run's final test)"
     )
     found.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which policy (default: best)")
+    found.add_argument(
+        "--latents", choices=("sampled", "mode"), help="what MAMBA and the Dreamers act on (default: as in the run)"
+    )
     found.add_argument("--gif", action="store_true", help="write RUN/rollout.gif too")
     return found
 
@@ -44,12 +47,29 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from mamba_jax.run_state import load_policy
 
     run = load_run(options.run)
+    if options.latents:
+        run = with_latents(run, options.latents)
     tasks = run.single.config.run.test_tasks if options.tasks is None else options.tasks
     policy, rounds = load_policy(run, options.checkpoint)
     score = compile_test(run, policy, tasks)(policy)
     if options.gif:
         write_animation(run, policy, score)
     return {"checkpoint": options.checkpoint, "round": rounds} | summary(score)
+
+
+def with_latents(run: Any, latents: str) -> Any:
+    """The run with another `world_model.eval_latents`. Raises ValueError where the algorithm has none."""
+    from mamba_jax.algos.registry import make
+    from mamba_jax.config import with_sections
+    from mamba_jax.presets import DREAMERS
+
+    single = run.single
+    if single.name not in DREAMERS:
+        raise ValueError(
+            f"{run.folder.path} is a run of {single.name}, which has no latents to choose: leave out --latents."
+        )
+    config = with_sections(single.config, {"world_model": {"eval_latents": latents}})
+    return dataclasses.replace(run, single=make(single.name, single.env, config))
 
 
 def load_run(path: Path) -> Any:

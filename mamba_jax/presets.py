@@ -60,7 +60,7 @@ SMALL_UPDATES = 16
 """Size small: updates of a round."""
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
-LONGER_ROUNDS = {("rooms", 4): 1500}
+LONGER_ROUNDS: dict[tuple[str, int | None], int] = {("rooms", 4): 1500}
 """Rounds at size small where an environment with so many sub-tasks goes on learning after those of its kind."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""

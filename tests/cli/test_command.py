@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import evaluate as scripts
 import imageio.v3 as imageio
@@ -152,6 +153,22 @@ def test_the_recorded_evaluation_comes_out_again(place, finished, which):
     assert result.pop("checkpoint") == which
     assert result == {name: value for name, value in recorded.items() if name != "eval_return_mean"}
     assert (folder / "rollout.gif").exists() == (which == "best")
+
+
+def test_a_run_is_evaluated_on_other_latents(place, finished):
+    outputs = {}
+    for latents in ("sampled", "mode"):
+        code, output, errors = place.run("evaluate.py", finished[0], "--latents", latents)
+        assert code == 0, errors
+        outputs[latents] = json.loads(output)
+    recorded = json.loads((finished[0] / "eval.json").read_text())["best"]
+    assert outputs["sampled"]["return_mean"] == recorded["return_mean"] != outputs["mode"]["return_mean"]
+
+
+def test_latents_are_those_of_dreamers():
+    run = SimpleNamespace(single=SimpleNamespace(name="rl2"), folder=SimpleNamespace(path="runs/a"))
+    with pytest.raises(ValueError, match="is a run of rl2, which has no latents to choose"):
+        scripts.with_latents(run, "mode")
 
 
 def test_a_trained_agent_comes_back_in_python(finished):
