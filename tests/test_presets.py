@@ -58,7 +58,7 @@ def test_dreamers_leave_out_the_modifications_of_mamba(size):
 
 
 def test_size_fast_has_what_it_was_measured_with():
-    """Not what was found later at size small: bursts, and the released pairing on Rooms and EscapeRoom."""
+    """Not what was found later at size small: bursts, the released pairing on Rooms and EscapeRoom, and more."""
     pairings = {"rooms": "aligned", "escape-room": "aligned", "point-wind": "released", "reacher": "released"}
     for name, pairing in pairings.items():
         env = envs.make(name)
@@ -66,6 +66,8 @@ def test_size_fast_has_what_it_was_measured_with():
         assert small.data.burst > 0 and fast.data.burst == 0
         assert fast.world_model.pairing == pairing
         assert fast.data.explore == small.data.explore
+        assert fast.world_model.eval_latents == "sampled"
+        assert fast.actor_critic.discount == (0.997 if name == "point-wind" else 0.98)
 
 
 def test_tune_keeps_the_settings_of_mamba_and_vanilla_those_of_dreamer():
