@@ -112,9 +112,7 @@ class OptimizerConfig:
     """Adam for the world model, the actor and the critic.
 
     model_rate, actor_rate, critic_rate: learning rates. model_eps, behaviour_eps: Adam's eps, of the model and of actor
-    and critic. model_clip, behaviour_clip: largest global norms of their gradients. eval_decay: weights in evaluations
-    and the final test, 0 the newest ones as released, or else their moving average, which keeps this much of itself at
-    every update.
+    and critic. model_clip, behaviour_clip: largest global norms of their gradients.
     """
 
     model_rate: float = 1e-4
@@ -124,7 +122,6 @@ class OptimizerConfig:
     critic_rate: float = 3e-5
     behaviour_eps: float = 1e-5
     behaviour_clip: float = 100.0
-    eval_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,6 @@ class MambaConfig:
         require(0 < behaviour.discount <= 1, "actor_critic.discount must lie in (0, 1].")
         require(0 <= behaviour.lambda_ <= 1, "actor_critic.lambda_ must lie in [0, 1].")
         require(0 <= model.unimix < 1, "world_model.unimix must lie in [0, 1).")
-        require(0 <= self.optimizer.eval_decay < 1, "optimizer.eval_decay must lie in [0, 1).")
         require(
             self.horizon.initial <= num_steps,
             f"horizon.initial ({self.horizon.initial}) exceeds the meta-episode ({num_steps} steps): lower it.",
@@ -235,7 +231,6 @@ ZERO_ALLOWED = {
     "rewarded_starts",
     "entropy",
     "unimix",
-    "eval_decay",
     "free_nats",
     "dynamics_free_nats",
     "initial",

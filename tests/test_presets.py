@@ -108,7 +108,6 @@ def test_rooms_4_trains_longer_at_size_small_alone():
         ("mamba", "data", {"context": "windows"}, "choose one of: meta_episode, window"),
         ("mamba", "data", {"lanes": 1, "explore": 0.25}, r"data.explore \(0.25\) is less than one of 1 lanes"),
         ("mamba", "actor_critic", {"slow_rate": 2.0}, "slow_rate is a share of the difference: it must be at most 1"),
-        ("mamba", "optimizer", {"eval_decay": 1.0}, r"optimizer.eval_decay must lie in \[0, 1\)"),
         ("dreamer-tune", "data", {"window": 0}, r"data.window \(0\) must lie between 1 and"),
         ("rl2", "ppo", {"optimizer": "Adam"}, "choose one of: adam, rmsprop"),
         ("varibad", "policy", {"squash": "tanh"}, "choose one of: none, mean, sample"),

@@ -31,8 +31,7 @@ class Learner:
 
     model, actor, critic, slow_critic: parameters. model_opt, actor_opt, critic_opt: optimiser states.
     value_range: (2,) moving 5% and 95% quantiles of imagined returns. inputs: statistics of the observation's entries
-    that `world_model.normalise` scales; they never change. average: moving averages of "model" and "actor", with which
-    evaluations act, none where `optimizer.eval_decay` is 0.
+    that `world_model.normalise` scales; they never change.
     """
 
     model: dict
@@ -44,7 +43,6 @@ class Learner:
     critic_opt: Any
     value_range: jax.Array
     inputs: dict[str, RunningStats]
-    average: dict[str, Any]
 
 
 @struct.dataclass
@@ -88,7 +86,7 @@ def make_mamba(env: MetaEnvironment, config: MambaConfig, name: str = "mamba") -
         config=config,
         init=lambda key: init(agent, key),
         train_step=lambda state: train_step(agent, state),
-        init_carry=lambda state, batch: init_carry(agent, averaged(state.learner), batch),
+        init_carry=lambda state, batch: init_carry(agent, state.learner, batch),
         act=lambda state, carry, observation, key, explore: act(agent, state.learner, carry, observation, key, explore),
         steps_per_round=config.data.lanes * env.num_steps,
         updates_per_round=updates_per_round(env, config),
@@ -162,7 +160,6 @@ def init_learner(agent: Agent, key: jax.Array, observation: dict[str, jax.Array]
         critic_opt=agent.critic_opt.init(critic),
         value_range=jnp.zeros(2),
         inputs=input_stats(agent, observation),
-        average=jax.tree.map(jnp.copy, {"model": model, "actor": actor}) if agent.config.optimizer.eval_decay else {},
     )
 
 
@@ -183,11 +180,6 @@ def normalise(learner: Learner, observation: dict[str, jax.Array]) -> dict[str, 
     return observation | scaled
 
 
-def averaged(learner: Learner) -> Learner:
-    """The learner as evaluations see it: with the averaged weights, if there are any."""
-    return dataclasses.replace(learner, **learner.average)
-
-
 def init_carry(agent: Agent, learner: Learner, batch: int) -> Carry:
     """The learned initial latent state and a zero action for `batch` lanes."""
     latent = wm.Latent(*agent.model.rssm.apply(learner.model["rssm"], batch, method="initial"))
@@ -197,9 +189,7 @@ def init_carry(agent: Agent, learner: Learner, batch: int) -> Carry:
 def act(
     agent: Agent, learner: Learner, carry: Carry, observation: dict, key: jax.Array, explore: bool
 ) -> tuple[Carry, jax.Array]:
-    """Filters the observation into the belief and acts on it, without `explore` with the averaged weights, if there are
-    any, and as `world_model.eval_latents` says."""
-    learner = learner if explore else averaged(learner)
+    """Filters the observation into the belief and acts on it, without `explore` as `world_model.eval_latents` says."""
     latent_key, action_key = jax.random.split(key)
     batch, spec, config = carry.action.shape[0], agent.behaviour.spec, agent.model.config
     noise = jax.random.gumbel(latent_key, (batch, config.stoch, config.classes))
@@ -301,17 +291,9 @@ def update(
     learner, latent, model_metrics = update_model(agent, learner, data, model_key, horizon)
     reward = data.observation["reward"]
     learner, behaviour_metrics = update_behaviour(agent, learner, latent, reward, behaviour_key, horizon)
-    learner = update_average(agent, learner)
     model_metrics |= batch_metrics(reward)
     metrics = {f"world_model/{name}": value for name, value in model_metrics.items()}
     return learner, metrics | {f"behaviour/{name}": value for name, value in behaviour_metrics.items()}
-
-
-def update_average(agent: Agent, learner: Learner) -> Learner:
-    """Moves the averaged weights, if there are any, towards the newest."""
-    newest = {name: getattr(learner, name) for name in learner.average}
-    step = 1 - agent.config.optimizer.eval_decay
-    return dataclasses.replace(learner, average=optax.incremental_update(newest, learner.average, step))
 
 
 def batch_metrics(reward: jax.Array) -> Metrics:
