@@ -58,8 +58,8 @@ def test_the_pairing_that_the_full_agent_has_is_no_variant(tmp_path):
 
 def test_a_row_without_schedule_has_no_variant_without_it(tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["--row", "halfcircle", "--variants", "full", "without-schedule", "--dry-run", "--out", str(out)]
-    assert ablations.main(words) == 0
+    words = ["--row", "halfcircle", "--variants", "full", "without-schedule", "--steps", "19200000", "--dry-run"]
+    assert ablations.main([*words, "--out", str(out)]) == 0
     full, left_out = sorted(capsys.readouterr().out.splitlines())
     assert full.startswith(f"{out}/halfcircle-full: train 16,000 updates with 5 seeds")
     assert left_out.startswith(f"{out}/halfcircle-without-schedule: left out") and not out.exists()
