@@ -60,7 +60,9 @@ SMALL_UPDATES = 16
 """Size small: updates of a round."""
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
-LONGER_ROUNDS: dict[tuple[str, int | None], int] = {("halfcircle", None): 1700, ("rooms", 4): 1500}
+LONGER_ROUNDS: dict[tuple[str, int | None], int] = {
+    ("halfcircle", None): 1700, ("point-wind", None): 1700, ("rooms", 4): 1500
+}  # fmt: skip
 """Rounds at size small alone, by environment and sub-tasks, where more than `SMALL_ROUNDS` were found to help."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
 """Rounds until the horizon is the whole meta-episode, where it grows and they are not 60."""
@@ -77,6 +79,8 @@ FAST_SHARE = 0.3
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
 SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "slow_rate": 0.1}
 SHARP_RATES = {"model_rate": 1e-3, "model_clip": 20.0, "critic_rate": 1e-3}
+# Policies vary from one evaluation to the next: the best is chosen better by more of them, over more tasks.
+CLOSE_WATCH = {"eval_tasks": 400, "eval_every": 512}
 SMALL: dict[str, Sections] = {
     "halfcircle": {
         "world_model": {"pairing": "released"},
@@ -86,7 +90,8 @@ SMALL: dict[str, Sections] = {
     "point-wind": {
         "world_model": {"pairing": "released", "eval_latents": "mode"},
         "actor_critic": {"discount": 0.98},
-        "data": {"explore": 0.25, "burst": 30},
+        "data": {"explore": 0.25, "burst": 30, "batch": 8},
+        "run": CLOSE_WATCH,
     },
     "rooms": {
         "world_model": SHARP_MODEL | {"stoch": 1, "classes": 64, "pairing": "released"},
@@ -265,8 +270,8 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
-    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount and latents, and `LONGER_ROUNDS` were
-    not measured at this size and are left out.
+    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount and latents, `CLOSE_WATCH` and
+    `LONGER_ROUNDS` were not measured at this size and are left out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
@@ -284,7 +289,10 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
             data, lanes=lanes, batch=FAST_BATCH, train_ratio=data.train_ratio * data.lanes / lanes,
             capacity=max(1_000_000, 12 * lanes * env.num_steps), burst=0,
         ),
-        run=replace(run, steps=round(FAST_SHARE * small_rounds(env)) * lanes * env.num_steps, eval_every=4 * lanes),
+        run=replace(
+            run, steps=round(FAST_SHARE * small_rounds(env)) * lanes * env.num_steps, eval_every=4 * lanes,
+            eval_tasks=100,
+        ),
     )  # fmt: skip
     return with_sections(config, FAST.get(base_name(env), {}))
 

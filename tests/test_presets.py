@@ -67,7 +67,7 @@ def test_size_fast_has_what_it_was_measured_with():
         assert small.data.burst > 0 and fast.data.burst == 0
         assert fast.world_model.pairing == pairing
         assert fast.data.explore == small.data.explore
-        assert fast.world_model.eval_latents == "sampled"
+        assert fast.world_model.eval_latents == "sampled" and fast.run.eval_tasks == 100
         assert fast.actor_critic.discount == (0.997 if name == "point-wind" else 0.98)
 
 
@@ -94,11 +94,12 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
     assert not mj.preset("dreamer-vanilla", env, "small").world_model.normalise
 
 
-def test_rooms_4_and_halfcircle_train_longer_at_size_small_alone():
-    chosen = [envs.make("rooms", subtasks=3), envs.make("rooms", subtasks=4), envs.make("halfcircle")]
+def test_some_environments_train_longer_at_size_small_alone():
+    chosen = [envs.make("rooms", subtasks=3), envs.make("rooms", subtasks=4)]
+    chosen += [envs.make("halfcircle"), envs.make("point-wind")]
     small, fast = ([mj.preset("mamba", env, size).run.steps for env in chosen] for size in ("small", "fast"))
-    assert small == [900 * 64 * 200, 1500 * 64 * 200, 1700 * 64 * 300]
-    assert fast == [270 * 256 * 200, 270 * 256 * 200, 300 * 256 * 300]
+    assert small == [900 * 64 * 200, 1500 * 64 * 200, 1700 * 64 * 300, 1700 * 64 * 300]
+    assert fast == [270 * 256 * 200, 270 * 256 * 200, 300 * 256 * 300, 300 * 256 * 300]
 
 
 @pytest.mark.parametrize(
