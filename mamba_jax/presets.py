@@ -74,7 +74,7 @@ FAST_UNROLL = 5
 FAST_SHARE = 0.3
 """Size fast: its updates, as a share of `SMALL_ROUNDS`."""
 
-# What size small changes further by environment, in the manner of `PAPER` (docs/results.md says how it was found).
+# What size small changes further by environment, in the manner of `PAPER` (docs/trials.md says how it was found).
 # On CPU cores an update costs nearly by its batch, so half the batch buys almost twice the updates.
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
 SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "slow_rate": 0.1}
@@ -233,7 +233,7 @@ def base_name(env: MetaEnvironment) -> str:
 
 
 def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
-    """Small networks, many lanes, larger steps: learns on two CPU cores (docs/results.md says how it was chosen).
+    """Small networks, many lanes, larger steps: learns on two CPU cores (docs/trials.md says how it was chosen).
 
     Where reward is rare the paper's actor learns little at first: its gradients lie below Adam's eps of 1e-5, and the
     least divisor 1 keeps advantages tiny. Here both are lower, imagination is longer and learning rates are higher.

@@ -45,9 +45,24 @@ def test_the_environment_of_a_user_trains():
     assert int(names["state"].env_steps) == 2 * 2 * 10  # prefill and one round of two lanes
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", *(f"docs/{x.name}" for x in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_lead_somewhere(page):
+    """To files that there are and, where they name one, to a heading of theirs."""
+    page = ROOT / page
+    for target, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not heading or heading in anchors(file), f"{target}#{heading}"
 
 
 @pytest.mark.parametrize("words", re.findall(r"^\.venv/bin/python (.*--dry-run)$", README, re.MULTILINE))
