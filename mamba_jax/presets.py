@@ -61,7 +61,7 @@ SMALL_UPDATES = 16
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
 LONGER_ROUNDS: dict[tuple[str, int | None], int] = {
-    ("halfcircle", None): 2000, ("point-wind", None): 1700, ("rooms", 4): 1500
+    ("halfcircle", None): 2000, ("point-wind", None): 1700, ("escape-room", None): 1700, ("rooms", 4): 1500
 }  # fmt: skip
 """Rounds at size small alone, by environment and sub-tasks, where more than `SMALL_ROUNDS` were found to help."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
@@ -101,10 +101,11 @@ SMALL: dict[str, Sections] = {
         "data": {"explore": 0.25, "burst": 6},
     },
     "escape-room": {
-        "world_model": SHARP_MODEL | {"stoch": 2, "classes": 32, "pairing": "released"},
+        "world_model": SHARP_MODEL | {"stoch": 2, "classes": 32, "pairing": "released", "eval_latents": "mode"},
         "actor_critic": SHARP_BEHAVIOUR | {"entropy": 3e-2, "gradient": "reinforce"},
         "optimizer": SHARP_RATES | {"behaviour_eps": 1e-5},
         "data": {"explore": 0.25, "burst": 12, "prefill": 512},
+        "run": CLOSE_WATCH,
     },
     # The action costs about as much as early reward pays, so the divisor of advantages starts high enough for the
     # entropy bonus to outweigh it. The horizon grows slowly, since short sequences cost less.
@@ -122,7 +123,7 @@ ALIGNED: Sections = {"world_model": {"pairing": "aligned"}}
 FAST: dict[str, Sections] = {
     "halfcircle": {"world_model": {"eval_latents": "sampled"}},
     "rooms": ALIGNED,
-    "escape-room": ALIGNED,
+    "escape-room": {"world_model": {"pairing": "aligned", "eval_latents": "sampled"}},
     "point-wind": {"world_model": {"eval_latents": "sampled"}, "actor_critic": {"discount": 0.997}},
 }
 
