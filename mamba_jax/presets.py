@@ -74,7 +74,7 @@ FAST_UNROLL = 5
 FAST_SHARE = 0.3
 """Size fast: its updates, as a share of `SMALL_ROUNDS`."""
 
-# What size small changes further by environment, in the manner of `PAPER` (docs/trials.md says how it was found).
+# What size small changes further by environment, in the manner of `PAPER` (found as docs/results.md and trials.md say).
 # On CPU cores an update costs nearly by its batch, so half the batch buys almost twice the updates.
 SHARP_MODEL = {"dynamics_free_nats": 0.0, "decoder_scale": 10.0}
 SHARP_BEHAVIOUR = {"horizon": 6, "starts": 64, "rewarded_starts": 0.5, "discount": 0.98, "slow_rate": 0.1}
@@ -121,10 +121,9 @@ SMALL: dict[str, Sections] = {
 # What size fast changes in turn, in the manner of `PAPER`.
 ALIGNED: Sections = {"world_model": {"pairing": "aligned"}}
 FAST: dict[str, Sections] = {
-    "halfcircle": {"world_model": {"eval_latents": "sampled"}},
     "rooms": ALIGNED,
-    "escape-room": {"world_model": {"pairing": "aligned", "eval_latents": "sampled"}},
-    "point-wind": {"world_model": {"eval_latents": "sampled"}, "actor_critic": {"discount": 0.997}},
+    "escape-room": ALIGNED,
+    "point-wind": {"actor_critic": {"discount": 0.997}},
 }
 
 DEBUG_MODEL = WorldModelConfig(
@@ -234,7 +233,7 @@ def base_name(env: MetaEnvironment) -> str:
 
 
 def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
-    """Small networks, many lanes, larger steps: learns on two CPU cores (docs/trials.md says how it was chosen).
+    """Small networks, many lanes, larger steps: learns on two CPU cores (how it was chosen: docs/trials.md).
 
     Where reward is rare the paper's actor learns little at first: its gradients lie below Adam's eps of 1e-5, and the
     least divisor 1 keeps advantages tiny. Here both are lower, imagination is longer and learning rates are higher.
@@ -282,7 +281,7 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     more_steps = FAST_SHARE * lanes / data.lanes
     config = replace(
         small,
-        world_model=replace(model, unroll=FAST_UNROLL),
+        world_model=replace(model, unroll=FAST_UNROLL, eval_latents="sampled"),
         actor_critic=replace(behaviour, slow_rate=2.5 * behaviour.slow_rate),
         optimizer=replace(
             rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate

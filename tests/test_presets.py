@@ -96,10 +96,10 @@ def test_at_size_small_vanilla_keeps_the_networks_and_none_of_the_settings_found
 
 def test_some_environments_train_longer_at_size_small_alone():
     chosen = [envs.make("rooms", subtasks=3), envs.make("rooms", subtasks=4)]
-    chosen += [envs.make("halfcircle"), envs.make("point-wind")]
+    chosen += [envs.make("halfcircle"), envs.make("point-wind"), envs.make("escape-room")]
     small, fast = ([mj.preset("mamba", env, size).run.steps for env in chosen] for size in ("small", "fast"))
-    assert small == [900 * 64 * 200, 1500 * 64 * 200, 2000 * 64 * 300, 1700 * 64 * 300]
-    assert fast == [270 * 256 * 200, 270 * 256 * 200, 300 * 256 * 300, 300 * 256 * 300]
+    assert small == [900 * 64 * 200, 1500 * 64 * 200, 2000 * 64 * 300, 1700 * 64 * 300, 1700 * 64 * 120]
+    assert fast == [270 * 256 * 200, 270 * 256 * 200, 300 * 256 * 300, 300 * 256 * 300, 300 * 256 * 120]
 
 
 @pytest.mark.parametrize(

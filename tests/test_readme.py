@@ -52,7 +52,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CHANGELOG.md", *(f"docs/{x.name}" for x in (ROOT / "docs").glob("*.md"))]
+    "page", ["README.md", "CHANGELOG.md", *(f"docs/{x.name}" for x in sorted((ROOT / "docs").glob("*.md")))]
 )
 def test_links_lead_somewhere(page):
     """To files that there are and, where they name one, to a heading of theirs."""
