@@ -79,20 +79,32 @@ def draw_starts(
     """Rows and sequences, (starts, B) each, where imagination starts, drawn with replacement below the horizon.
 
     reward: (T, B). A share `rewarded_starts` is drawn from the whole batch in proportion to the number of rewards met
-    so far in a sequence, the rest evenly from each: where reward is rare, states that know of it are rarer still.
+    so far in a sequence: where reward is rare, states that know of it are rarer still. A share `unrewarded_starts` is
+    drawn from its rows without reward: once an agent knows how to stay at a goal, states that search are rare. The
+    rest is drawn evenly from each sequence.
     """
-    total, batch = reward.shape
+    batch = reward.shape[1]
     even_key, key = jax.random.split(key)
     rewarded = round(config.rewarded_starts * config.starts)
-    row = jax.random.randint(even_key, (config.starts - rewarded, batch), 0, horizon)
-    sequence = jnp.broadcast_to(jnp.arange(batch), row.shape)
-    if not rewarded:
-        return row, sequence
-    met = jnp.cumsum(reward > 0, 0) + 1e-3  # all alike where no reward was met
-    below = jnp.cumsum(jnp.where(jnp.arange(total)[:, None] < horizon, met, 0.0).reshape(-1))
-    drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (rewarded, batch)), side="right")
-    later = jnp.minimum(drawn // batch, horizon - 1)  # a draw can be rounded up to the end
-    return jnp.concatenate([row, later]), jnp.concatenate([sequence, drawn % batch])
+    unrewarded = round(config.unrewarded_starts * config.starts)
+    row = jax.random.randint(even_key, (config.starts - rewarded - unrewarded, batch), 0, horizon)
+    drawn = [(row, jnp.broadcast_to(jnp.arange(batch), row.shape))]
+    if rewarded:
+        drawn.append(draw_rows(key, jnp.cumsum(reward > 0, 0), rewarded, horizon))
+    if unrewarded:
+        drawn.append(draw_rows(jax.random.fold_in(key, 1), reward <= 0, unrewarded, horizon))
+    rows, sequences = zip(*drawn, strict=True)
+    return jnp.concatenate(rows), jnp.concatenate(sequences)
+
+
+def draw_rows(key: jax.Array, weight: jax.Array, number: int, horizon: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """Rows and sequences, (number, B) each, drawn below the horizon in proportion to the weight of each, (T, B); evenly
+    where all weights are 0."""
+    total, batch = weight.shape
+    weight = jnp.where(jnp.arange(total)[:, None] < horizon, weight + 1e-3, 0.0)
+    below = jnp.cumsum(weight.reshape(-1))
+    drawn = jnp.searchsorted(below, below[-1] * jax.random.uniform(key, (number, batch)), side="right")
+    return jnp.minimum(drawn // batch, horizon - 1), drawn % batch  # a draw can be rounded up to the end
 
 
 def every_start(shape: tuple[int, ...], horizon: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -87,7 +87,7 @@ class ActorCriticConfig:
 
     horizon: imagined states H, the start included. starts: imagined starts per sequence, 0 for every state.
     rewarded_starts: share of the starts that are drawn from the whole batch in proportion to the number of rewards met
-    so far, without effect where starts is 0; 0 as published.
+    so far, without effect where starts is 0; 0 as published. unrewarded_starts: the same for rows without reward.
     discount, lambda_: of the lambda return. entropy: bonus. gradient: "dynamics" through the model or "reinforce".
     normalise_reinforce: divide REINFORCE advantages by the return range (the release does not).
     scale_floor: least divisor of advantages. layers, units: actor and critic. slow_rate: slow critic's step.
@@ -96,6 +96,7 @@ class ActorCriticConfig:
     horizon: int = 10
     starts: int = 512
     rewarded_starts: float = 0.0
+    unrewarded_starts: float = 0.0
     discount: float = 0.997
     lambda_: float = 0.95
     entropy: float = 3e-4
@@ -190,7 +191,12 @@ class MambaConfig:
         model, behaviour, data = self.world_model, self.actor_critic, self.data
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
-        require(0 <= behaviour.rewarded_starts <= 1, "actor_critic.rewarded_starts is a share: it must lie in [0, 1].")
+        require(
+            behaviour.rewarded_starts >= 0
+            and behaviour.unrewarded_starts >= 0
+            and behaviour.rewarded_starts + behaviour.unrewarded_starts <= 1,
+            "actor_critic.rewarded_starts and unrewarded_starts are shares: they must lie in [0, 1], their sum too.",
+        )
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
         require(
             data.explore == 0 or round(data.explore * data.lanes) > 0,
@@ -229,6 +235,7 @@ ZERO_ALLOWED = {
     "subsample",
     "starts",
     "rewarded_starts",
+    "unrewarded_starts",
     "entropy",
     "unimix",
     "free_nats",

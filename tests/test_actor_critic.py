@@ -61,6 +61,21 @@ def test_rewarded_starts_follow_the_rewards_met_so_far():
     np.testing.assert_allclose(counts, [0, 1 / 6, 1 / 6, 2 / 6, 2 / 6, 0], atol=0.05)
 
 
+def test_unrewarded_starts_are_rows_without_reward():
+    reward = np.array([[0.0, 1.0], [0.5, 1.0], [-0.1, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    config = ActorCriticConfig(starts=2000, rewarded_starts=0.25, unrewarded_starts=0.5)
+    row, sequence = drawn(config, reward, 4)
+    assert (sequence[:500] == np.arange(2)).all()
+    counts = np.bincount((row * 2 + sequence)[1000:].reshape(-1), minlength=10) / 2000
+    np.testing.assert_allclose(counts, [1 / 3, 0, 0, 0, 1 / 3, 1 / 3, 0, 0, 0, 0], atol=0.05)
+
+
+def test_unrewarded_starts_are_even_where_all_was_rewarded():
+    row, sequence = drawn(ActorCriticConfig(starts=2000, unrewarded_starts=1.0), np.ones((4, 2)), 3)
+    share = np.bincount(row.reshape(-1) * 2 + sequence.reshape(-1), minlength=8) / row.size
+    np.testing.assert_allclose(share, [1 / 6] * 6 + [0] * 2, atol=0.05)
+
+
 def test_rewarded_starts_are_even_where_nothing_was_rewarded():
     row, sequence = drawn(ActorCriticConfig(starts=2000, rewarded_starts=1.0), -np.ones((4, 2)), 3)
     share = np.bincount(row.reshape(-1) * 2 + sequence.reshape(-1), minlength=8) / row.size
