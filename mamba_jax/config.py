@@ -113,7 +113,8 @@ class OptimizerConfig:
     """Adam for the world model, the actor and the critic.
 
     model_rate, actor_rate, critic_rate: learning rates. model_eps, behaviour_eps: Adam's eps, of the model and of actor
-    and critic. model_clip, behaviour_clip: largest global norms of their gradients.
+    and critic. model_clip, behaviour_clip: largest global norms of their gradients. cooldown: share of the run, at its
+    end, at a fifth of the rates; 0 as published.
     """
 
     model_rate: float = 1e-4
@@ -123,6 +124,7 @@ class OptimizerConfig:
     critic_rate: float = 3e-5
     behaviour_eps: float = 1e-5
     behaviour_clip: float = 100.0
+    cooldown: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ class MambaConfig:
             and behaviour.rewarded_starts + behaviour.unrewarded_starts <= 1,
             "actor_critic.rewarded_starts and unrewarded_starts are shares: they must lie in [0, 1], their sum too.",
         )
+        require(0 <= self.optimizer.cooldown <= 1, "optimizer.cooldown is a share of the run: it must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")
         require(
             data.explore == 0 or round(data.explore * data.lanes) > 0,
@@ -236,6 +239,7 @@ ZERO_ALLOWED = {
     "starts",
     "rewarded_starts",
     "unrewarded_starts",
+    "cooldown",
     "entropy",
     "unimix",
     "free_nats",

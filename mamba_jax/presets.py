@@ -61,7 +61,7 @@ SMALL_UPDATES = 16
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
 LONGER_ROUNDS: dict[tuple[str, int | None], int] = {
-    ("halfcircle", None): 2000, ("point-wind", None): 1700, ("escape-room", None): 1700, ("rooms", 4): 1500
+    ("halfcircle", None): 2400, ("point-wind", None): 1700, ("escape-room", None): 1700, ("rooms", 4): 1500
 }  # fmt: skip
 """Rounds at size small alone, by environment and sub-tasks, where more than `SMALL_ROUNDS` were found to help."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
@@ -84,7 +84,8 @@ CLOSE_WATCH = {"eval_tasks": 400, "eval_every": 512}
 SMALL: dict[str, Sections] = {
     "halfcircle": {
         "world_model": {"pairing": "released", "eval_latents": "mode"},
-        "actor_critic": {"discount": 0.98},
+        "actor_critic": {"discount": 0.98, "unrewarded_starts": 0.5},
+        "optimizer": {"cooldown": 0.125},
         "data": {"explore": 0.25, "burst": 12, "batch": 8},
         "run": CLOSE_WATCH,
     },
@@ -272,8 +273,8 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
-    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount, the most likely latents, `CLOSE_WATCH`
-    and `LONGER_ROUNDS` were not measured at this size and are left out.
+    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount, starts without reward, a cooldown, the
+    most likely latents, `CLOSE_WATCH` and `LONGER_ROUNDS` were not measured at this size and are left out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
@@ -282,9 +283,10 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     config = replace(
         small,
         world_model=replace(model, unroll=FAST_UNROLL, eval_latents="sampled"),
-        actor_critic=replace(behaviour, slow_rate=2.5 * behaviour.slow_rate),
+        actor_critic=replace(behaviour, slow_rate=2.5 * behaviour.slow_rate, unrewarded_starts=0.0),
         optimizer=replace(
-            rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate
+            rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate,
+            cooldown=0.0,
         ),
         horizon=replace(small.horizon, growth_steps=round(more_steps * small.horizon.growth_steps)),
         data=replace(

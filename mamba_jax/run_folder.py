@@ -147,10 +147,10 @@ class RunFolder:
 
     def goes_further(self, description: dict[str, Any]) -> bool:
         """Whether a run of this description would be the folder's run with more environment steps, and can go on as
-        such: it has a checkpoint, and its algorithm plans nothing by the number of steps."""
+        such: it has a checkpoint, and plans nothing by the number of steps."""
         found, asked = (subset(run) for run in (self.read_config(), as_json(description)))
         old, new = (run["config"].get("run", {}).pop("steps", 0) for run in (found, asked))
-        plain = asked["options"].get("algo") in DREAMERS
+        plain = asked["options"].get("algo") in DREAMERS and not asked["config"].get("optimizer", {}).get("cooldown")
         return plain and new > old and found == asked and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
     def lengthen(self, description: dict[str, Any]) -> None:

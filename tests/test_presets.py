@@ -68,6 +68,7 @@ def test_size_fast_has_what_it_was_measured_with():
         assert fast.world_model.pairing == pairing
         assert fast.data.explore == small.data.explore
         assert fast.world_model.eval_latents == "sampled" and fast.run.eval_tasks == 100
+        assert fast.optimizer.cooldown == fast.actor_critic.unrewarded_starts == 0
         assert fast.actor_critic.discount == (0.997 if name == "point-wind" else 0.98)
 
 
@@ -110,6 +111,7 @@ def test_some_environments_train_longer_at_size_small_alone():
         ("mamba", "data", {"context": "windows"}, "choose one of: meta_episode, window"),
         ("mamba", "data", {"lanes": 1, "explore": 0.25}, r"data.explore \(0.25\) is less than one of 1 lanes"),
         ("mamba", "actor_critic", {"slow_rate": 2.0}, "slow_rate is a share of the difference: it must be at most 1"),
+        ("mamba", "optimizer", {"cooldown": 1.5}, "optimizer.cooldown is a share of the run: it must lie in"),
         ("dreamer-tune", "data", {"window": 0}, r"data.window \(0\) must lie between 1 and"),
         ("rl2", "ppo", {"optimizer": "Adam"}, "choose one of: adam, rmsprop"),
         ("varibad", "policy", {"squash": "tanh"}, "choose one of: none, mean, sample"),

@@ -18,7 +18,7 @@ from mamba_jax.nn import policy
 from mamba_jax.nn.observation import is_image
 from mamba_jax.nn.policy import ActionSpec
 from mamba_jax.ops import running_stats
-from mamba_jax.ops.optim import apply_gradients, clipped_adam
+from mamba_jax.ops.optim import apply_gradients, clipped_adam, cooled
 from mamba_jax.ops.running_stats import RunningStats
 from mamba_jax.replay import Replay, Rows, insert, make_replay, sample
 from mamba_jax.rollout import Collected, Policy, collect, random_policy, where_lane
@@ -97,19 +97,23 @@ def make_agent(env: MetaEnvironment, config: MambaConfig) -> Agent:
     """Modules and optimisers for a meta-environment. Raises ConfigError."""
     config.validate(env.num_steps)
     spec = action_spec(env)
-    rates = config.optimizer
+    rates, updates = config.optimizer, run_updates(env, config)
     shapes = {key: tuple(space.shape) for key, space in env.observation_space.items()}
     for key, shape in shapes.items():
         bytes_needed = f"The images {key} of {env.name} are not uint8: show them as bytes from 0 to 255."
         require(not is_image(shape) or env.observation_space[key].dtype == jnp.uint8, bytes_needed)
+
+    def optimizer(rate: float, eps: float, clip: float) -> optax.GradientTransformation:
+        return clipped_adam(cooled(rate, updates, rates.cooldown), eps, clip)
+
     return Agent(
         env=env,
         config=config,
         model=wm.make_world_model(config.world_model, shapes, spec.size),
         behaviour=ac.make_actor_critic(config.actor_critic, spec),
-        model_opt=clipped_adam(rates.model_rate, rates.model_eps, rates.model_clip),
-        actor_opt=clipped_adam(rates.actor_rate, rates.behaviour_eps, rates.behaviour_clip),
-        critic_opt=clipped_adam(rates.critic_rate, rates.behaviour_eps, rates.behaviour_clip),
+        model_opt=optimizer(rates.model_rate, rates.model_eps, rates.model_clip),
+        actor_opt=optimizer(rates.actor_rate, rates.behaviour_eps, rates.behaviour_clip),
+        critic_opt=optimizer(rates.critic_rate, rates.behaviour_eps, rates.behaviour_clip),
     )
 
 
@@ -123,6 +127,12 @@ def updates_per_round(env: MetaEnvironment, config: MambaConfig) -> int:
     """int(train_ratio * collected steps / sub-episodes), at least 1, as the paper counts."""
     steps = config.data.lanes * env.num_steps
     return max(1, int(config.data.train_ratio * steps / env.sub_episodes + 1e-6))  # 0.0025 * 6400 is 16 - 2e-15
+
+
+def run_updates(env: MetaEnvironment, config: MambaConfig) -> int:
+    """Updates of a whole run, of `run.steps` environment steps with its prefill; at least one round of them."""
+    steps = config.run.steps - config.prefill_steps(env.num_steps)
+    return max(1, math.ceil(steps / (config.data.lanes * env.num_steps))) * updates_per_round(env, config)
 
 
 def init(agent: Agent, key: jax.Array) -> State:

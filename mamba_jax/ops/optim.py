@@ -17,7 +17,13 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def clipped_adam(learning_rate: float, eps: float, max_norm: float) -> optax.GradientTransformation:
+def cooled(learning_rate: float, updates: int, share: float) -> float | optax.Schedule:
+    """The rate itself where `share` is 0, else a schedule: a fifth of it over that last share of `updates`."""
+    last = round(share * updates)
+    return optax.piecewise_constant_schedule(learning_rate, {updates - last: 0.2}) if last else learning_rate
+
+
+def clipped_adam(learning_rate: float | optax.Schedule, eps: float, max_norm: float) -> optax.GradientTransformation:
     """Adam (0.9, 0.999) with eps outside the root, after `clip_by_norm`."""
     return optax.chain(clip_by_norm(max_norm), optax.adam(learning_rate, eps=eps))
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mamba_jax.config import MambaConfig, RunConfig, WorldModelConfig
+from mamba_jax.config import MambaConfig, RunConfig, WorldModelConfig, with_sections
 from mamba_jax.presets import default_config
 from mamba_jax.run_folder import FORMAT, FolderError, RunFolder, describe, fill_config
 
@@ -83,12 +83,21 @@ def test_a_run_goes_on_for_more_steps_and_keeps_its_shorter_test(tmp_path):
         folder.check(description())
 
 
-@pytest.mark.parametrize("algo, checkpoints", [("hyperx", ["1"]), ("mamba", []), ("mamba", None)])
-def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(tmp_path, algo, checkpoints):
+@pytest.mark.parametrize(
+    ("algo", "sections", "checkpoints"),
+    [
+        ("hyperx", {}, ["1"]),
+        ("mamba", {"optimizer": {"cooldown": 0.4}}, ["1"]),
+        ("mamba", {}, []),
+        ("mamba", {}, None),
+    ],
+)
+def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(tmp_path, algo, sections, checkpoints):
     folder, short, longer = RunFolder(tmp_path), description(), description()
     for run, steps in ((short, 5), (longer, 6)):
         run["options"]["algo"] = algo
-        run["config"] = dataclasses.asdict(dataclasses.replace(default_config(algo), run=RunConfig(steps=steps)))
+        config = with_sections(default_config(algo), sections | {"run": {"steps": steps}})
+        run["config"] = dataclasses.asdict(config)
     with folder.claimed(short):
         folder.evaluation.write_text("{}")
         if checkpoints is not None:
