@@ -194,10 +194,8 @@ class MambaConfig:
         require(model.window % 2 == 1 or model.window == 0, "world_model.window must be odd, or 0 for no window.")
         require(behaviour.horizon >= 2, "actor_critic.horizon counts the start and must be at least 2.")
         require(
-            behaviour.rewarded_starts >= 0
-            and behaviour.unrewarded_starts >= 0
-            and behaviour.rewarded_starts + behaviour.unrewarded_starts <= 1,
-            "actor_critic.rewarded_starts and unrewarded_starts are shares: they must lie in [0, 1], their sum too.",
+            behaviour.rewarded_starts + behaviour.unrewarded_starts <= 1,
+            "actor_critic.rewarded_starts and unrewarded_starts are shares of the starts: together at most 1.",
         )
         require(0 <= self.optimizer.cooldown <= 1, "optimizer.cooldown is a share of the run: it must lie in [0, 1].")
         require(0 <= data.explore <= 1, "data.explore is a share of the lanes: it must lie in [0, 1].")

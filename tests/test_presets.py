@@ -99,7 +99,7 @@ def test_some_environments_train_longer_at_size_small_alone():
     chosen = [envs.make("rooms", subtasks=3), envs.make("rooms", subtasks=4)]
     chosen += [envs.make("halfcircle"), envs.make("point-wind"), envs.make("escape-room")]
     small, fast = ([mj.preset("mamba", env, size).run.steps for env in chosen] for size in ("small", "fast"))
-    assert small == [900 * 64 * 200, 1500 * 64 * 200, 2000 * 64 * 300, 1700 * 64 * 300, 1700 * 64 * 120]
+    assert small == [900 * 64 * 200, 1500 * 64 * 200, 2400 * 64 * 300, 1700 * 64 * 300, 1700 * 64 * 120]
     assert fast == [270 * 256 * 200, 270 * 256 * 200, 300 * 256 * 300, 300 * 256 * 300, 300 * 256 * 120]
 
 
@@ -111,6 +111,7 @@ def test_some_environments_train_longer_at_size_small_alone():
         ("mamba", "data", {"context": "windows"}, "choose one of: meta_episode, window"),
         ("mamba", "data", {"lanes": 1, "explore": 0.25}, r"data.explore \(0.25\) is less than one of 1 lanes"),
         ("mamba", "actor_critic", {"slow_rate": 2.0}, "slow_rate is a share of the difference: it must be at most 1"),
+        ("mamba", "actor_critic", {"rewarded_starts": 0.6, "unrewarded_starts": 0.5}, "together at most 1"),
         ("mamba", "optimizer", {"cooldown": 1.5}, "optimizer.cooldown is a share of the run: it must lie in"),
         ("dreamer-tune", "data", {"window": 0}, r"data.window \(0\) must lie between 1 and"),
         ("rl2", "ppo", {"optimizer": "Adam"}, "choose one of: adam, rmsprop"),
