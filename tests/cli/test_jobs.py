@@ -34,12 +34,12 @@ def test_only_the_same_run_is_finished(tmp_path):
 
 
 def test_a_run_of_fewer_steps_is_to_be_resumed(tmp_path):
-    job = job_of(tmp_path)
+    job = job_of(tmp_path, "point-wind")  # HalfCircle's learning rates go by the number of steps
     write_result(job.folder, [240.0, 250.0], identity=job.choice.identity())
     (job.folder / "checkpoints" / "1").mkdir(parents=True)
     records = [{"updates": 16, "seconds": 9.6}, {"updates": 16_000, "seconds": 9_600.0}]
     (job.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    longer = job_of(tmp_path, steps=24_000_000)
+    longer = job_of(tmp_path, "point-wind", steps=24_000_000)
     assert jobs.finished(job) and not jobs.finished(longer)
     assert jobs.plan(longer).endswith("resume at 16,000 of 20,000 updates with 2 seeds, about 40 min")
 
