@@ -86,7 +86,7 @@ def draw_starts(
     batch = reward.shape[1]
     even_key, key = jax.random.split(key)
     rewarded = round(config.rewarded_starts * config.starts)
-    unrewarded = round(config.unrewarded_starts * config.starts)
+    unrewarded = min(round(config.unrewarded_starts * config.starts), config.starts - rewarded)  # both may round up
     row = jax.random.randint(even_key, (config.starts - rewarded - unrewarded, batch), 0, horizon)
     drawn = [(row, jnp.broadcast_to(jnp.arange(batch), row.shape))]
     if rewarded:

@@ -70,6 +70,11 @@ def test_unrewarded_starts_are_rows_without_reward():
     np.testing.assert_allclose(counts, [1 / 3, 0, 0, 0, 1 / 3, 1 / 3, 0, 0, 0, 0], atol=0.05)
 
 
+def test_shares_of_an_odd_number_of_starts_are_no_more_than_it():
+    config = ActorCriticConfig(starts=3, rewarded_starts=0.5, unrewarded_starts=0.5)
+    assert drawn(config, np.ones((4, 2)), 3)[0].shape == (3, 2)
+
+
 def test_unrewarded_starts_are_even_where_all_was_rewarded():
     row, sequence = drawn(ActorCriticConfig(starts=2000, unrewarded_starts=1.0), np.ones((4, 2)), 3)
     share = np.bincount(row.reshape(-1) * 2 + sequence.reshape(-1), minlength=8) / row.size
