@@ -111,11 +111,12 @@ SMALL: dict[str, Sections] = {
     # The action costs about as much as early reward pays, so the divisor of advantages starts high enough for the
     # entropy bonus to outweigh it. The horizon grows slowly, since short sequences cost less.
     "reacher": {
-        "world_model": {"pairing": "released", "normalise": True},
+        "world_model": {"pairing": "released", "normalise": True, "recall_scale": 5.0},
         "actor_critic": {"discount": 0.98, "scale_floor": 10.0, "entropy": 1e-3},
+        "optimizer": {"cooldown": 0.125},
         "horizon": {"initial": 150},
         "data": {"explore": 0.25, "burst": 30, "batch": 8},
-        "run": {"eval_every": 2048},
+        "run": CLOSE_WATCH,
     },
 }
 
@@ -197,7 +198,9 @@ def without_modifications(config: MambaConfig, env: MetaEnvironment) -> MambaCon
     """
     return replace(
         config,
-        world_model=replace(config.world_model, window=0, subsample=0, pairing=WorldModelConfig.pairing),
+        world_model=replace(
+            config.world_model, window=0, subsample=0, pairing=WorldModelConfig.pairing, recall_scale=0.0
+        ),
         actor_critic=replace(config.actor_critic, starts=0),
         horizon=HorizonConfig(),
         data=replace(config.data, context="window", window=min(DREAMER_CUT, env.num_steps), burst=0),
@@ -273,8 +276,9 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """Size small with more lanes, larger batches, larger steps and fewer of them: for an accelerator.
 
     There an update costs some eighty small kernels for each step of the sequence, whatever the batch is. Exploration in
-    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount, starts without reward, a cooldown, the
-    most likely latents, `CLOSE_WATCH` and `LONGER_ROUNDS` were not measured at this size and are left out.
+    bursts, the released pairing on Rooms and EscapeRoom, Point-Wind's discount, starts without reward, recall, a
+    cooldown, the most likely latents, `CLOSE_WATCH` and `LONGER_ROUNDS` were not measured at this size and are left
+    out.
     """
     small = small_config(config, env)
     model, behaviour, rates, data, run = small.world_model, small.actor_critic, small.optimizer, small.data, small.run
@@ -282,7 +286,7 @@ def fast_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     more_steps = FAST_SHARE * lanes / data.lanes
     config = replace(
         small,
-        world_model=replace(model, unroll=FAST_UNROLL, eval_latents="sampled"),
+        world_model=replace(model, unroll=FAST_UNROLL, eval_latents="sampled", recall_scale=0.0),
         actor_critic=replace(behaviour, slow_rate=2.5 * behaviour.slow_rate, unrewarded_starts=0.0),
         optimizer=replace(
             rates, model_rate=2 * rates.model_rate, actor_rate=2 * rates.actor_rate, critic_rate=2 * rates.critic_rate,

@@ -10,10 +10,14 @@ from mamba_jax.config import WorldModelConfig, require
 from mamba_jax.horizon import chunked_scan
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.deferred import deferred_scan
-from mamba_jax.nn.observation import Decoder, Encoder, Shapes, is_image, reconstruction_loss
+from mamba_jax.nn.observation import Decoder, Encoder, Shapes, as_vector, is_image, ordered_keys, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
 from mamba_jax.sharding import spread
+
+
+MEMORIES, QUERIES = 32, 64
+"""Rows of an update whose memory tells of rewards, and rows whose rewards it tells of."""
 
 
 @struct.dataclass
@@ -42,6 +46,13 @@ class Latent(NamedTuple):
         return jnp.concatenate([self.stoch, self.deter], -1)
 
 
+class Recall(NamedTuple):
+    """Rows of all sequences: the memory at rows memories (M,) int32 tells of the rewards at rows queries (Q,) int32."""
+
+    memories: jax.Array
+    queries: jax.Array
+
+
 class WorldModel(NamedTuple):
     """The modules of a world model; parameters are a dictionary under the same names.
 
@@ -56,6 +67,7 @@ class WorldModel(NamedTuple):
     window_decoder: Decoder
     window_reward: Head
     window_cont: Head
+    recall: Head
     config: WorldModelConfig
     shapes: Shapes
 
@@ -66,6 +78,9 @@ def make_world_model(config: WorldModelConfig, shapes: Shapes, action_size: int)
         shapes = {key: shape for key, shape in shapes.items() if key not in ("reward", "time")}
         vectors = any(not is_image(shape) for shape in shapes.values())
         require(vectors, "world_model.reward_and_time must be true where an environment shows nothing but images.")
+    if config.recall_scale:
+        vectors = not any(is_image(shapes[key]) for key in places(shapes))
+        require(vectors, "world_model.recall_scale must be 0 where an environment shows images.")
     encoder = Encoder(shapes, config.encoder_layers, config.encoder_units, config.cnn_depth)
     example = {key: jnp.zeros((1, *shape)) for key, shape in shapes.items()}
     embed_size = jax.eval_shape(encoder.init_with_output, jax.random.key(0), example)[0].shape[-1]
@@ -96,13 +111,14 @@ def make_world_model(config: WorldModelConfig, shapes: Shapes, action_size: int)
         window_decoder=decoder(),
         window_reward=head(twohot.NUM_BINS, 0.0),
         window_cont=head(1, 1.0),
+        recall=head(1, 1.0),
         config=config,
         shapes=shapes,
     )
 
 
 def init_world_model(model: WorldModel, key: jax.Array) -> dict:
-    """Parameters of every module, by name; the window's heads only where there is a window."""
+    """Parameters of every module, by name; the heads of the window and of recall only where the loss has them."""
     keys = iter(jax.random.split(key, 8))
     example = {name: jnp.zeros((1, *shape)) for name, shape in model.shapes.items()}
     embed = jnp.zeros((1, model.rssm.embed_size))
@@ -115,7 +131,11 @@ def init_world_model(model: WorldModel, key: jax.Array) -> dict:
     if model.config.window:
         local = jnp.concatenate([features, embed], -1)
         inputs |= {"window_decoder": local, "window_reward": local, "window_cont": local}
-    return params | {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
+    params |= {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
+    if model.config.recall_scale:
+        seen = jnp.concatenate([as_vector(example[name], model.shapes[name]) for name in places(model.shapes)], -1)
+        params["recall"] = model.recall.init(jax.random.fold_in(key, 8), jnp.zeros((1, model.config.deter)), seen)
+    return params
 
 
 def observe_step(
@@ -271,6 +291,28 @@ def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences
     return {name: jnp.sum(loss * inside * share) for name, loss in losses.items()}
 
 
+def places(shapes: Shapes) -> list[str]:
+    """The entries of an observation that say where the agent is: all but reward and time."""
+    return [key for key in ordered_keys(shapes) if key not in ("reward", "time")]
+
+
+def draw_recall(key: jax.Array, length: jax.Array | int) -> Recall:
+    """Random rows below `length`."""
+    memory_key, query_key = jax.random.split(key)
+    memories = jax.random.randint(memory_key, (MEMORIES,), 0, length)
+    return Recall(memories, jax.random.randint(query_key, (QUERIES,), 0, length))
+
+
+def recall_loss(model: WorldModel, params: dict, deter: jax.Array, data: Sequences, rows: Recall) -> jax.Array:
+    """How badly the memory (T, B, D) at some rows tells the rewards, cut to [0, 1], at others, earlier or later, from
+    their observations without reward and time: the mean cross-entropy () in nats."""
+    seen = [as_vector(data.observation[key][rows.queries], model.shapes[key]) for key in places(model.shapes)]
+    query = twohot.symlog(jnp.concatenate(seen, -1))
+    logits = model.recall.apply(params["recall"], deter[rows.memories][:, None], query)[..., 0]
+    target = jnp.clip(data.observation["reward"][rows.queries], 0.0, 1.0)
+    return -jnp.mean(target * jax.nn.log_sigmoid(logits) + (1 - target) * jax.nn.log_sigmoid(-logits))
+
+
 def loss(
     model: WorldModel,
     params: dict,
@@ -278,10 +320,12 @@ def loss(
     noise_or_key: jax.Array,
     index: jax.Array | None,
     horizon: jax.Array | None = None,
+    recall: Recall | None = None,
 ) -> tuple[jax.Array, tuple[Filtered, dict[str, jax.Array]]]:
     """World-model loss of sequences cut at `horizon` (None: all T rows); equals that of sequences of that length.
 
-    noise_or_key: as in `observe`. index: (n, B) rows below the horizon that the heads see, None for all.
+    noise_or_key: as in `observe`. index: (n, B) rows below the horizon that the heads see, None for all. recall: rows
+    of the head that recalls, below the horizon; None without it.
     Returns the sum of all terms, the posteriors, and every term (the decoders' without their scale) as a metric.
     """
     total, batch = data.is_first.shape
@@ -300,4 +344,7 @@ def loss(
     kl, metrics = kl_loss(model.config, filtered, inside)
     scale = model.config.decoder_scale
     value = kl + sum(scale * term if "decoder_" in name else term for name, term in losses.items())
+    if recall is not None:
+        losses["recall"] = recall_loss(model, params, filtered.latent.deter, data, recall)
+        value += model.config.recall_scale * losses["recall"]
     return value, (filtered, metrics | {f"loss_{name}": term for name, term in losses.items()} | {"loss": value})

@@ -324,13 +324,15 @@ def update_model(
     """One step on the world-model loss; returns the posteriors (T, B, ...) it was computed with."""
     noise_key, index_key = jax.random.split(key)
     total, batch = data.is_first.shape
-    config = agent.model.config
-    index = None
+    config, length = agent.model.config, total if horizon is None else horizon
+    index = recall = None
     if config.subsample:
-        index = jax.random.randint(index_key, (config.subsample, batch), 0, total if horizon is None else horizon)
+        index = jax.random.randint(index_key, (config.subsample, batch), 0, length)
+    if config.recall_scale:
+        recall = wm.draw_recall(jax.random.fold_in(index_key, 1), length)
 
     def objective(params):
-        return wm.loss(agent.model, params, data, noise_key, index, horizon)
+        return wm.loss(agent.model, params, data, noise_key, index, horizon, recall)
 
     grads, (filtered, metrics) = jax.grad(objective, has_aux=True)(learner.model)
     params, opt_state, norm = apply_gradients(agent.model_opt, grads, learner.model_opt, learner.model)
