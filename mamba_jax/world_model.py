@@ -15,7 +15,6 @@ from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
 from mamba_jax.sharding import spread
 
-
 MEMORIES, QUERIES = 32, 64
 """Rows of an update whose memory tells of rewards, and rows whose rewards it tells of."""
 

@@ -53,6 +53,7 @@ def test_dreamers_leave_out_the_modifications_of_mamba(size):
         config = mj.preset(name, env, size=size)
         assert (config.data.context, config.data.window) == ("window", 64)
         assert config.world_model.window == config.world_model.subsample == config.actor_critic.starts == 0
+        assert mj.preset(name, envs.make("reacher"), size=size).world_model.recall_scale == 0
         assert config.horizon.growth_steps == 0
         assert config.world_model.pairing == "aligned" and config.data.burst == 0
 
@@ -68,7 +69,7 @@ def test_size_fast_has_what_it_was_measured_with():
         assert fast.world_model.pairing == pairing
         assert fast.data.explore == small.data.explore
         assert fast.world_model.eval_latents == "sampled" and fast.run.eval_tasks == 100
-        assert fast.optimizer.cooldown == fast.actor_critic.unrewarded_starts == 0
+        assert fast.optimizer.cooldown == fast.actor_critic.unrewarded_starts == fast.world_model.recall_scale == 0
         assert fast.actor_critic.discount == (0.997 if name == "point-wind" else 0.98)
 
 

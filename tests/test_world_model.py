@@ -96,3 +96,52 @@ def test_images_alone_cannot_go_without_reward_and_time():
 def test_without_uniform_mixing_gradients_are_finite_where_probabilities_underflow(index, expected):
     gradient = jax.grad(lambda logits: discrete.mix_uniform(logits, 0.0)[index])(jnp.array([0.0, 110.0, 0.0]))
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def recall_case():
+    """A model that recalls, as `make_case`, and rows for it."""
+    return *make_case(recall_scale=5.0), wm.Recall(jnp.array([1, 4]), jnp.array([0, 2, 5]))
+
+
+def test_recall_tells_of_rewards_cut_to_one_from_the_memory_and_the_place_alone():
+    model, params, data, _, rows = recall_case()
+    deter = jax.random.normal(jax.random.key(1), (TIME, BATCH, model.config.deter))
+
+    def loss(data):
+        return float(wm.recall_loss(model, params, deter, data, rows))
+
+    probability = np.empty((2, 3, BATCH))
+    for i, j in np.ndindex(2, 3):
+        seen = jnp.sign(x := data.observation["state"][rows.queries[j]]) * jnp.log1p(jnp.abs(x))
+        probability[i, j] = jax.nn.sigmoid(model.recall.apply(params["recall"], deter[rows.memories[i]], seen))[:, 0]
+    target = np.clip(data.observation["reward"][rows.queries], 0, 1)
+    expected = -np.mean(target * np.log(probability) + (1 - target) * np.log(1 - probability))
+    np.testing.assert_allclose(loss(data), expected, rtol=1e-5)
+    assert loss(changed(data, "state")) != loss(data) == loss(changed(data, "time"))
+
+
+def test_recall_trains_the_memory_with_its_weight():
+    model, params, data, key, rows = recall_case()
+
+    def loss(params, recall=rows):
+        return wm.loss(model, params, data, key, None, recall=recall)
+
+    (value, (_, metrics)), (without, _) = loss(params), loss(params, None)
+    np.testing.assert_allclose(value - without, 5.0 * metrics["loss_recall"], rtol=1e-4)
+    gradient, own = (jax.grad(lambda p, r=r: loss(p, r)[0])(params) for r in (rows, None))
+    differs = jax.tree.map(lambda a, b: bool(jnp.any(jnp.abs(a - b) > 1e-6)), gradient, own)
+    assert all(any(jax.tree.leaves(differs[name])) for name in ("rssm", "encoder", "recall"))
+    assert not any(jax.tree.leaves(differs["reward"]))
+
+
+def test_recall_draws_rows_below_the_horizon():
+    rows = jax.vmap(lambda key: wm.draw_recall(key, jnp.int32(7)))(jax.random.split(jax.random.key(0), 4))
+    assert rows.memories.shape == (4, wm.MEMORIES) and rows.queries.shape == (4, wm.QUERIES)
+    for drawn in rows:
+        assert set(np.unique(drawn)) == set(range(7))
+
+
+def test_recall_is_refused_where_there_are_images():
+    settings = dataclasses.replace(DEBUG_MODEL, recall_scale=1.0)
+    with pytest.raises(ConfigError, match="recall_scale must be 0"):
+        wm.make_world_model(settings, {"image": (64, 64, 3), "reward": (), "time": ()}, 2)
