@@ -49,8 +49,8 @@ class WorldModelConfig:
     reward_and_time: encoder and decoders see the observation's entries reward and time; the reward head predicts the
     reward in any case. normalise: bring the vectors that an environment shows to mean 0 and deviation 1 in the prefill,
     so that small quantities count in the reconstruction; not as published.
-    recall_scale: weight of a head that tells from the memory h where reward was or will be met (VariBAD's decoder of
-    rewards: Zintgraf et al., 2020, equation 8); 0 as published, which leaves it out.
+    recall_scale: weight of a head that tells from the memory h the rewards, cut to [0, 1], of other rows, as does
+    VariBAD's decoder (Zintgraf et al., 2020, section 3.1); 0 as published, which leaves it out.
     unroll: steps of the recurrence that are compiled into one iteration of its loop; results do not depend on it.
     eval_latents: what the policy sees in evaluations and the final test, "sampled" latents as released, or their
     "mode"; training always samples.
