@@ -113,7 +113,7 @@ def raw_logits(rssm, params, deter, embed, kind):
 def test_golden_rssm_observe_and_imagine(golden, tolerance):
     rssm, params, classes = make_rssm(golden, "in/sample_post_index")
     config = WorldModelConfig(stoch=rssm.stoch, classes=classes, unimix=rssm.unimix)
-    model = wm.WorldModel(Identity(), rssm, *[None] * 6, config, {})
+    model = wm.WorldModel(Identity(), rssm, *[None] * 7, config, {})
     flags = names.time_major(golden["in/is_first"]) > 0
     action = names.time_major(golden["in/action"]).astype(float)
     noise = force(names.time_major(golden["in/sample_post_index"]), classes)

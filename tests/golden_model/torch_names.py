@@ -173,6 +173,7 @@ def make_model(params: dict, shapes: dict, stoch: int, classes: int, action_size
         window_decoder=decoder("window_decoder"),
         window_reward=head("window_reward"),
         window_cont=head("window_cont"),
+        recall=None,
         config=config,
         shapes=shapes,
     )
