@@ -12,7 +12,7 @@ from mamba_jax.belief import Transitions, policy_latent
 from mamba_jax.config import require
 from mamba_jax.config_baselines import PolicyConfig, PPOConfig
 from mamba_jax.nn.belief import Belief, Encoder
-from mamba_jax.nn.observation import as_vector, is_image, ordered_keys
+from mamba_jax.nn.observation import is_image, join_vectors, ordered_keys
 from mamba_jax.nn.policy import ActionSpec
 from mamba_jax.nn.ppo_policy import ActorCritic, distribution, execute, log_prob
 from mamba_jax.ops.gae import gae, mean_and_std, standardise
@@ -91,8 +91,7 @@ def check_observations(env: MetaEnvironment) -> None:
 def seen_vector(env: MetaEnvironment, observation: dict[str, jax.Array]) -> jax.Array:
     """The environment's own entries in alphabetical order, then the time: (..., S + 1)."""
     shapes = {key: space.shape for key, space in env.observation_space.items()}
-    keys = [key for key in ordered_keys(shapes) if key != "reward"]
-    return jnp.concatenate([as_vector(observation[key], shapes[key]) for key in keys], -1)
+    return join_vectors(observation, shapes, [key for key in ordered_keys(shapes) if key != "reward"])
 
 
 def seen_size(env: MetaEnvironment) -> int:

@@ -10,7 +10,7 @@ from mamba_jax.config import WorldModelConfig, require
 from mamba_jax.horizon import chunked_scan
 from mamba_jax.nn.blocks import Head
 from mamba_jax.nn.deferred import deferred_scan
-from mamba_jax.nn.observation import Decoder, Encoder, Shapes, as_vector, is_image, ordered_keys, reconstruction_loss
+from mamba_jax.nn.observation import Decoder, Encoder, Shapes, is_image, join_vectors, reconstruction_loss
 from mamba_jax.nn.rssm import RSSM
 from mamba_jax.ops import discrete, twohot
 from mamba_jax.sharding import spread
@@ -78,7 +78,7 @@ def make_world_model(config: WorldModelConfig, shapes: Shapes, action_size: int)
         vectors = any(not is_image(shape) for shape in shapes.values())
         require(vectors, "world_model.reward_and_time must be true where an environment shows nothing but images.")
     if config.recall_scale:
-        vectors = not any(is_image(shapes[key]) for key in places(shapes))
+        vectors = not any(is_image(shape) for shape in shapes.values())
         require(vectors, "world_model.recall_scale must be 0 where an environment shows images.")
     encoder = Encoder(shapes, config.encoder_layers, config.encoder_units, config.cnn_depth)
     example = {key: jnp.zeros((1, *shape)) for key, shape in shapes.items()}
@@ -132,8 +132,11 @@ def init_world_model(model: WorldModel, key: jax.Array) -> dict:
         inputs |= {"window_decoder": local, "window_reward": local, "window_cont": local}
     params |= {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
     if model.config.recall_scale:
-        seen = jnp.concatenate([as_vector(example[name], model.shapes[name]) for name in places(model.shapes)], -1)
-        params["recall"] = model.recall.init(jax.random.fold_in(key, 8), jnp.zeros((1, model.config.deter)), seen)
+        own_key, deter = (
+            jax.random.fold_in(key, 8),
+            jnp.zeros((1, model.config.deter)),
+        )  # the other keys stay as they are
+        params["recall"] = model.recall.init(own_key, deter, place(model, example))
     return params
 
 
@@ -290,9 +293,10 @@ def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences
     return {name: jnp.sum(loss * inside * share) for name, loss in losses.items()}
 
 
-def places(shapes: Shapes) -> list[str]:
-    """The entries of an observation that say where the agent is: all but reward and time."""
-    return [key for key in ordered_keys(shapes) if key not in ("reward", "time")]
+def place(model: WorldModel, observation: dict[str, jax.Array]) -> jax.Array:
+    """Where observations say that the agent is, symlog of all their entries but reward and time: (..., S)."""
+    keys = sorted(model.shapes.keys() - {"reward", "time"})
+    return twohot.symlog(join_vectors(observation, model.shapes, keys))
 
 
 def draw_recall(key: jax.Array, length: jax.Array | int) -> Recall:
@@ -305,10 +309,9 @@ def draw_recall(key: jax.Array, length: jax.Array | int) -> Recall:
 def recall_loss(model: WorldModel, params: dict, deter: jax.Array, data: Sequences, rows: Recall) -> jax.Array:
     """How badly the memory (T, B, D) at some rows tells the rewards, cut to [0, 1], at others, earlier or later, from
     their observations without reward and time: the mean cross-entropy () in nats."""
-    seen = [as_vector(data.observation[key][rows.queries], model.shapes[key]) for key in places(model.shapes)]
-    query = twohot.symlog(jnp.concatenate(seen, -1))
-    logits = model.recall.apply(params["recall"], deter[rows.memories][:, None], query)[..., 0]
-    target = jnp.clip(data.observation["reward"][rows.queries], 0.0, 1.0)
+    queried = {key: entry[rows.queries] for key, entry in data.observation.items()}
+    logits = model.recall.apply(params["recall"], deter[rows.memories][:, None], place(model, queried))[..., 0]
+    target = jnp.clip(queried["reward"], 0.0, 1.0)
     return -jnp.mean(target * jax.nn.log_sigmoid(logits) + (1 - target) * jax.nn.log_sigmoid(-logits))
 
 

@@ -1,7 +1,7 @@
 """Encoder and decoder of observation dictionaries: vectors through symlog and an MLP, images through convolutions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,11 @@ def ordered_keys(shapes: Shapes) -> list[str]:
 def as_vector(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """(..., *shape) -> (..., size) for a vector or scalar entry."""
     return x.reshape(*x.shape[: x.ndim - len(shape)], -1)
+
+
+def join_vectors(observation: Mapping[str, jax.Array], shapes: Shapes, keys: Iterable[str]) -> jax.Array:
+    """The entries `keys` of an observation, vectors or scalars, one after the other: (..., S)."""
+    return jnp.concatenate([as_vector(observation[key], shapes[key]) for key in keys], -1)
 
 
 def scale_image(image: jax.Array, dtype) -> jax.Array:
@@ -93,13 +98,15 @@ class Encoder(nn.Module):
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
         keys = ordered_keys(self.shapes)
         images = [key for key in keys if is_image(self.shapes[key])]
-        vectors = [as_vector(observation[k], self.shapes[k]) for k in keys if not is_image(self.shapes[k])]
-        dtype = vectors[0].dtype  # make_world_model sees to it that there is one
+        vectors = [
+            key for key in keys if not is_image(self.shapes[key])
+        ]  # make_world_model sees to it that there is one
+        vector = join_vectors(observation, self.shapes, vectors)
         outputs = []
         if images:
-            x = jnp.concatenate([scale_image(observation[key], dtype) for key in images], -1)
+            x = jnp.concatenate([scale_image(observation[key], vector.dtype) for key in images], -1)
             outputs.append(ConvEncoder(self.depth, name="cnn")(x))
-        outputs.append(MLP(self.layers, self.units, name="mlp")(twohot.symlog(jnp.concatenate(vectors, -1))))
+        outputs.append(MLP(self.layers, self.units, name="mlp")(twohot.symlog(vector)))
         return jnp.concatenate(outputs, -1)
 
 
