@@ -142,16 +142,23 @@ class RunFolder:
             raise FolderError(message) from None
         differences = list(different_leaves(subset(found), subset(as_json(description))))
         if differences and not self.goes_further(description):
+            if plan := self.is_longer(description) and plan_by_steps(description):
+                message = f"{self.path} holds a run that cannot go on for more --steps, because they plan {plan}"
+                raise FolderError(f"{message}: choose another --logdir.")
             shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
             raise FolderError(f"{self.path} holds a run of another configuration ({shown}): choose another --logdir.")
 
     def goes_further(self, description: dict[str, Any]) -> bool:
-        """Whether a run of this description would be the folder's run with more environment steps, and can go on as
-        such: it has a checkpoint, and plans nothing by the number of steps."""
+        """Whether the folder's run can go on as one of this description: it is the same with more environment steps,
+        and plans nothing by their number."""
+        return self.is_longer(description) and not plan_by_steps(description)
+
+    def is_longer(self, description: dict[str, Any]) -> bool:
+        """Whether a run of this description would be the folder's run with more environment steps; the folder's has a
+        checkpoint."""
         found, asked = (subset(run) for run in (self.read_config(), as_json(description)))
         old, new = (run["config"].get("run", {}).pop("steps", 0) for run in (found, asked))
-        plain = asked["options"].get("algo") in DREAMERS and not asked["config"].get("optimizer", {}).get("cooldown")
-        return plain and new > old and found == asked and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return new > old and found == asked and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
     def lengthen(self, description: dict[str, Any]) -> None:
         """Gives the folder's run the environment steps of one that `goes_further`. The final test of the shorter run is
@@ -218,6 +225,15 @@ def completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
         for name, value in values.items()
     }
     return defaults | own
+
+
+def plan_by_steps(description: dict[str, Any]) -> str:
+    """What a run of this description plans by its number of environment steps; empty if nothing."""
+    algo = description["options"].get("algo")
+    if algo not in DREAMERS:
+        return f"the training of {algo}"
+    rates = description["config"].get("optimizer", {})
+    return "its learning rates (optimizer.cooldown)" if rates.get("cooldown") else ""
 
 
 def subset(description: dict[str, Any]) -> dict[str, Any]:

@@ -84,15 +84,18 @@ def test_a_run_goes_on_for_more_steps_and_keeps_its_shorter_test(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("algo", "sections", "checkpoints"),
+    ("algo", "sections", "checkpoints", "reason"),
     [
-        ("hyperx", {}, ["1"]),
-        ("mamba", {"optimizer": {"cooldown": 0.4}}, ["1"]),
-        ("mamba", {}, []),
-        ("mamba", {}, None),
+        ("hyperx", {}, ["1"], "more --steps, because they plan the training of hyperx:"),
+        ("mamba", {"optimizer": {"cooldown": 0.4}}, ["1"], r"they plan its learning rates \(optimizer.cooldown\):"),
+        ("mamba", {"optimizer": {"cooldown": 0.4}}, [], r"\(config.run.steps is 5 there, 6 here\)"),
+        ("mamba", {}, [], r"\(config.run.steps is 5 there, 6 here\)"),
+        ("mamba", {}, None, r"\(config.run.steps is 5 there, 6 here\)"),
     ],
 )
-def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(tmp_path, algo, sections, checkpoints):
+def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(
+    tmp_path, algo, sections, checkpoints, reason
+):
     folder, short, longer = RunFolder(tmp_path), description(), description()
     for run, steps in ((short, 5), (longer, 6)):
         run["options"]["algo"] = algo
@@ -104,7 +107,7 @@ def test_a_schedule_by_steps_and_a_run_without_checkpoints_are_not_lengthened(tm
             folder.checkpoints.mkdir()
             for name in checkpoints:
                 (folder.checkpoints / name).mkdir()
-    with pytest.raises(FolderError, match=r"\(config.run.steps is 5 there, 6 here\)"), folder.claimed(longer):
+    with pytest.raises(FolderError, match=reason), folder.claimed(longer):
         pass
     assert folder.evaluation.exists()
 
