@@ -17,11 +17,13 @@ from typing import Any
 import jax
 
 from mamba_jax.config import ConfigError
-from mamba_jax.presets import DREAMERS, default_config
+from mamba_jax.presets import default_config
 
 FORMAT = "mamba_jax run 1"
 IDENTITY = ("options", "environment", "config")
 PROVENANCE = ("command", "commit", "versions", "hardware")
+PLANNED = (("optimizer", "cooldown"), ("ppo", "anneal"), ("bonus", "anneal"))
+"""Settings by which a run plans its training by its number of environment steps."""
 
 
 class FolderError(ValueError):
@@ -143,7 +145,7 @@ class RunFolder:
         differences = list(different_leaves(subset(found), subset(as_json(description))))
         if differences and not self.goes_further(description):
             if plan := self.is_longer(description) and plan_by_steps(description):
-                message = f"{self.path} holds a run that cannot go on for more --steps, because they plan {plan}"
+                message = f"{self.path} holds a run that cannot go on for more --steps, because {plan} plans by them"
                 raise FolderError(f"{message}: choose another --logdir.")
             shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
             raise FolderError(f"{self.path} holds a run of another configuration ({shown}): choose another --logdir.")
@@ -228,12 +230,9 @@ def completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
 
 
 def plan_by_steps(description: dict[str, Any]) -> str:
-    """What a run of this description plans by its number of environment steps; empty if nothing."""
-    algo = description["options"].get("algo")
-    if algo not in DREAMERS:
-        return f"the training of {algo}"
-    rates = description["config"].get("optimizer", {})
-    return "its learning rates (optimizer.cooldown)" if rates.get("cooldown") else ""
+    """The setting by which a run of this description plans by its number of environment steps; empty if none does."""
+    planned = [f"{part}.{name}" for part, name in PLANNED if description["config"].get(part, {}).get(name)]
+    return " and ".join(planned)
 
 
 def subset(description: dict[str, Any]) -> dict[str, Any]:

@@ -83,11 +83,22 @@ def test_a_run_goes_on_for_more_steps_and_keeps_its_shorter_test(tmp_path):
         folder.check(description())
 
 
+def test_a_baseline_that_plans_nothing_by_its_steps_goes_on(tmp_path):
+    folder, short, longer = RunFolder(tmp_path), description(), description()
+    for run, steps in ((short, 5), (longer, 6)):
+        run["options"]["algo"] = "varibad"
+        run["config"] = dataclasses.asdict(with_sections(default_config("varibad"), {"run": {"steps": steps}}))
+    with folder.claimed(short):
+        (folder.checkpoints / "1").mkdir(parents=True)
+    with folder.claimed(longer):
+        assert folder.read_config()["config"]["run"]["steps"] == 6
+
+
 @pytest.mark.parametrize(
     ("algo", "sections", "checkpoints", "reason"),
     [
-        ("hyperx", {}, ["1"], "more --steps, because they plan the training of hyperx:"),
-        ("mamba", {"optimizer": {"cooldown": 0.4}}, ["1"], r"they plan its learning rates \(optimizer.cooldown\):"),
+        ("hyperx", {}, ["1"], "more --steps, because bonus.anneal plans by them:"),
+        ("mamba", {"optimizer": {"cooldown": 0.4}}, ["1"], "because optimizer.cooldown plans by them:"),
         ("mamba", {"optimizer": {"cooldown": 0.4}}, [], r"\(config.run.steps is 5 there, 6 here\)"),
         ("mamba", {}, [], r"\(config.run.steps is 5 there, 6 here\)"),
         ("mamba", {}, None, r"\(config.run.steps is 5 there, 6 here\)"),
