@@ -132,10 +132,8 @@ def init_world_model(model: WorldModel, key: jax.Array) -> dict:
         inputs |= {"window_decoder": local, "window_reward": local, "window_cont": local}
     params |= {name: getattr(model, name).init(next(keys), x) for name, x in inputs.items()}
     if model.config.recall_scale:
-        own_key, deter = (
-            jax.random.fold_in(key, 8),
-            jnp.zeros((1, model.config.deter)),
-        )  # the other keys stay as they are
+        own_key = jax.random.fold_in(key, 8)  # the other keys stay as they are
+        deter = jnp.zeros((1, model.config.deter))
         params["recall"] = model.recall.init(own_key, deter, place(model, example))
     return params
 
