@@ -1,4 +1,4 @@
-"""What MAMBA's parts are worth: `python experiments/ablations.py --row rooms-3 --seeds 5`.
+"""What MAMBA's parts are worth: `python experiments/ablations.py --row rooms-3 --seeds 5 --steps 4480000`.
 
 Trains MAMBA on one row as it is and with one part changed at a time. Runs what is missing, resumes what is unfinished,
 skips what is done, then writes ablations.md and ablations.png of all finished runs in the folder.

@@ -119,7 +119,7 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
 
 def measure_gap(folder: Path) -> None:
     """Tests the best policy of a run, on the CPU, in its training tasks, which are drawn as often as fresh ones in its
-    final test, and writes gap.json; does nothing where that is there."""
+    final test, and writes gap.json; does nothing where that is there and belongs to this final test."""
     from evaluate import load_run
 
     from mamba_jax.final import compile_test, summary
@@ -127,14 +127,27 @@ def measure_gap(folder: Path) -> None:
     from mamba_jax.run_state import load_policy
     from mamba_jax.table import read_entry
 
-    if (folder / GAP).exists():
+    entry = read_entry(RunFolder(folder))
+    if read_gap(entry):
         return
     run = load_run(folder)
     policy, _ = load_policy(run, "best")
     score = compile_test(run, policy, run.single.config.run.test_tasks, fresh=False)(policy)
-    gap = np.atleast_1d(score.return_mean) - read_entry(RunFolder(folder)).scores
+    gap = np.atleast_1d(score.return_mean) - entry.scores
     result = {"gap": gap.tolist(), "different_tasks": different_tasks(run.single.env), "training": summary(score)}
     write_atomically(folder / GAP, json.dumps(result, indent=2))
+
+
+def read_gap(entry: Entry) -> dict[str, Any] | None:
+    """What `measure_gap` wrote of a run; None where it did not, or of a final test before the run went on."""
+    from mamba_jax.table import scores_of
+
+    path = entry.path / GAP
+    if not path.exists():
+        return None
+    tested = json.loads(path.read_text())
+    current = np.allclose(scores_of(tested["training"]), entry.scores + tested["gap"], atol=1e-3)
+    return tested if current else None
 
 
 def different_tasks(env: Any) -> int:
@@ -162,13 +175,12 @@ def read_results(out: Path) -> list[Result]:
     results = []
     for entry in read_entries(out):
         options = RunFolder(entry.path).read_config()["options"]
-        rooms, tasks, gap = options["subtasks"], options["train_tasks"], entry.path / GAP
+        rooms, tasks = options["subtasks"], options["train_tasks"]
         if options["env"] != "rooms" or rooms is None:
             continue
         if tasks is None:
             results.append(Result(entry, rooms, None, 4**rooms, np.zeros(len(entry.scores))))
-        elif gap.exists():
-            tested = json.loads(gap.read_text())
+        elif tested := read_gap(entry):
             results.append(Result(entry, rooms, tasks, tested["different_tasks"], np.array(tested["gap"])))
     return sorted(results, key=lambda result: (result.rooms, result.entry.algo, result.tasks or np.inf))
 

@@ -4,6 +4,7 @@ The interquartile mean and its bootstrap interval over seeds are those of Agarwa
 at the Edge of the Statistical Precipice" (NeurIPS 2021), for one task.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,16 +104,22 @@ def read_entries(root: Path) -> list[Entry]:
 
 
 def over_seeds(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries in their order, those that differ in their seeds alone as one; a repeated seed keeps an entry apart."""
+    """Entries in their order, those that differ in their seeds alone as one; a repeated seed keeps an entry apart. Two
+    runs of several seeds that begin with the same one share the agents that both have."""
     found: list[Entry] = []
     for entry in entries:
         for index, other in enumerate(found):
-            if other.setting == entry.setting and not set(other.seeds) & set(entry.seeds):
+            if other.setting == entry.setting and not drawn_from(other) & drawn_from(entry):
                 found[index] = combine(other, entry)
                 break
         else:
             found.append(entry)
     return found
+
+
+def drawn_from(entry: Entry) -> set[tuple[int, bool]]:
+    """What tells the agents of its runs apart: the seed, and whether several agents were drawn from it."""
+    return {(seed, count > 1) for seed, count in entry.seeds}
 
 
 def combine(one: Entry, other: Entry) -> Entry:
@@ -178,7 +185,7 @@ def markdown(entries: Iterable[Entry], link_to: Path) -> str:
 def links(paths: Sequence[Path], link_to: Path) -> str:
     """Links to folders, relative to the folder `link_to`: one under its name, several under numbers."""
     labels = [paths[0].name] if len(paths) == 1 else range(1, len(paths) + 1)
-    targets = (path.resolve().relative_to(link_to.resolve()) for path in paths)
+    targets = (Path(os.path.relpath(path, link_to)).as_posix() for path in paths)
     return ", ".join(f"[{label}]({target})" for label, target in zip(labels, targets, strict=True))
 
 

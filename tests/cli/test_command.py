@@ -191,6 +191,11 @@ def test_curves_are_drawn(place, finished):
     code, _, errors = place.run("plot.py", finished[0], "--out", "curves.png")
     assert code == 0, errors
     assert (place.folder / "curves.png").exists()
+    (place.folder / "notes").mkdir()
+    code, _, errors = place.run("plot.py", "notes", finished[0], "nowhere", "--out", "others.png")
+    assert code == 0 and errors.count("plot.py: left out: ") == 2 and (place.folder / "others.png").exists()
+    code, _, errors = place.run("plot.py", "notes", "--out", "none.png")
+    assert code == 2 and "notes is not the folder of a run" in errors and not (place.folder / "none.png").exists()
 
 
 def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):

@@ -15,6 +15,7 @@ import envs
 from mamba_jax.progress import Reporter
 from mamba_jax.run import make_run
 from mamba_jax.run_folder import RunFolder
+from mamba_jax.table import read_entry
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,9 @@ def write_tested(out, tasks, fresh, gap=None, different=None):
     description["options"] |= {"subtasks": 3, "train_tasks": tasks}
     (folder / "config.json").write_text(json.dumps(description))
     if gap:
-        (folder / "gap.json").write_text(json.dumps({"gap": gap, "different_tasks": different}))
+        training = {"seeds": [{"return_mean": sum(pair)} for pair in zip(fresh, gap, strict=True)]}
+        tested = {"gap": gap, "different_tasks": different, "training": training}
+        (folder / "gap.json").write_text(json.dumps(tested))
 
 
 def test_gaps_are_tabulated_by_the_number_of_training_tasks(tmp_path):
@@ -120,10 +123,18 @@ def test_a_run_is_trained_and_tested_in_its_training_tasks_once(tmp_path, capfd)
     seeds = zip(tested["training"]["seeds"], fresh["best"]["seeds"], strict=True)
     np.testing.assert_allclose(tested["gap"], [x["return_mean"] - y["return_mean"] for x, y in seeds], atol=1e-6)
     assert "| rooms-2 | rl2, debug | 1 | 1 of 16 |" in (tmp_path / "decomposable.md").read_text()
-    (run / "gap.json").write_text(json.dumps(tested | {"gap": [1000.0, 1000.0]}))
+    finished = {path: path.stat().st_mtime_ns for path in (run / "gap.json", run / "eval.json")}
     capfd.readouterr()
     assert decomposable.main(words) == 0
-    assert (
-        capfd.readouterr().out.startswith(f"{run}: done")
-        and "1000.0 ± 0.0" in (tmp_path / "decomposable.md").read_text()
-    )
+    assert capfd.readouterr().out.startswith(f"{run}: done")
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+
+
+def test_a_run_that_went_on_is_tested_again(tmp_path):
+    write_tested(tmp_path, 4, [10.0, 20.0], [80.0, 100.0], 4)
+    folder = tmp_path / "rooms-3-mamba-4"
+    assert decomposable.read_gap(read_entry(RunFolder(folder)))["gap"] == [80.0, 100.0]
+    longer = json.loads((folder / "eval.json").read_text())
+    longer["best"]["seeds"][1]["return_mean"] = 60.0
+    (folder / "eval.json").write_text(json.dumps(longer))
+    assert decomposable.read_gap(read_entry(RunFolder(folder))) is None and decomposable.read_results(tmp_path) == []

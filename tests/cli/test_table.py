@@ -83,6 +83,20 @@ def test_runs_that_differ_in_their_seed_alone_are_one_entry(tmp_path):
     assert [len(entry.scores) for entry in over_seeds(read_entries(tmp_path))] == [3, 1, 1]
 
 
+def test_agents_that_two_runs_share_are_not_counted_twice(tmp_path):
+    write_result(tmp_path / "three", [230.0, 240.0, 250.0], seed=0)
+    write_result(tmp_path / "five", [230.0, 240.0, 250.0, 260.0, 270.0], seed=0)
+    write_result(tmp_path / "one", [245.0], seed=0)
+    assert sorted(len(entry.scores) for entry in over_seeds(read_entries(tmp_path))) == [3, 6]
+
+
+def test_links_lead_to_runs_on_another_disk(tmp_path):
+    write_result(tmp_path / "disk" / "a", [230.0])
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "linked").symlink_to(tmp_path / "disk" / "a")
+    assert "[linked](linked)" in markdown(read_entries(tmp_path / "results"), tmp_path / "results")
+
+
 def test_what_another_program_left_is_passed_over_and_damage_is_named(tmp_path):
     write_result(tmp_path / "a", [230.0])
     (tmp_path / "other").mkdir()
