@@ -264,9 +264,12 @@ def _action_space(space: Any) -> Any:
 
 def _rescale(actions: jax.Array, space: Any) -> jax.Array:
     """Map [-1, 1] to the bounds of a `Box`."""
-    if isinstance(space, spaces.Discrete) or (np.all(space.low == -1.0) and np.all(space.high == 1.0)):
+    if isinstance(space, spaces.Discrete):
         return actions
-    return space.low + (actions + 1.0) * (space.high - space.low) / 2.0
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    if np.all(low == -1.0) and np.all(high == 1.0):
+        return actions
+    return low + (actions + 1.0) * (high - low) / 2.0
 
 
 def _where(lanes: jax.Array, new: Any, old: Any) -> Any:

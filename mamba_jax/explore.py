@@ -30,7 +30,7 @@ def with_exploration(
 
     policy: of all other steps; it sees every observation. tell: (memory, mask (lanes,), action) -> memory that knows of
     the action taken where the mask holds. burst: as for `exploring_steps`. All draws are made here, ahead of the scan
-    over time.
+    over time, for every step of a meta-episode: where one ends early, the next one in its lane repeats the first.
     """
     hold = max(1, burst / BURST_ACTIONS) if burst else HOLD
     when_key, renew_key, action_key = jax.random.split(key, 3)
@@ -54,8 +54,8 @@ def exploring_steps(env: MetaEnvironment, key: jax.Array, lanes: int, burst: int
     """(N T, lanes) bool: the steps at which an exploring lane acts at random.
 
     burst 0: one sub-episode, drawn evenly, so what comes before and after it is the policy's. The length of
-    sub-episodes is taken as fixed: where one ends early, exploration starts late. Above 0: half of all steps, in bursts
-    of so many on average, as long as what the policy does between them.
+    sub-episodes is taken as fixed: where one ends early, exploration starts late, or not at all. Above 0: half of all
+    steps, in bursts of so many on average, as long as what the policy does between them.
     """
     if not burst:
         when = jax.random.randint(key, (lanes,), 0, env.sub_episodes)

@@ -41,6 +41,9 @@ def open_run(folder: RunFolder, env: MetaEnvironment, reporter: Reporter) -> Run
             what = {"name": "environment", "subtasks": "number of sub-tasks"}.get(name, name.replace("_", "-"))
             raise ValueError(f"{folder.path} holds a run whose {what} is {there}: load it with that one, not {here}.")
     options = description["options"]
+    if options["boundary"] != (here := getattr(env, "boundary", "reset")):
+        there = options["boundary"]
+        raise ValueError(f"{folder.path} holds a run whose boundary is {there}: load it with that one, not {here}.")
     config = fill_config(default_config(options["algo"]), description["config"])
     algo = make(options["algo"], env, config)
     return make_run(algo, folder, reporter, seed=options["seed"], num_seeds=options["seeds"])

@@ -61,9 +61,9 @@ class Rollout:
     """One meta-episode's worth of steps in every lane, time-major.
 
     Rows (T + 1, lanes, ...): seen (S + 1,), the environment's own entries and the time; reward; first, last: a
-    meta-episode starts, is complete; ended, truncated: a sub-episode ended, by its time limit, on the transition into
-    the row; action (A,), the executed one that led there, one-hot if discrete, 0 at first rows; latent (2 L,), mean and
-    log-variance of the belief.
+    meta-episode starts, is complete; replaced: the row shows the next sub-episode's start in place of the end of the
+    old one; truncated: a sub-episode ended by its time limit on the transition into the row; action (A,), the executed
+    one that led there, one-hot if discrete, 0 at first rows; latent (2 L,), mean and log-variance of the belief.
     Transitions (T, lanes, ...): raw, the action as drawn; weight, 0 for the step from one meta-episode to the next.
     returns: (lanes, N), rewards of the first meta-episode by sub-episode. env_steps: () int32.
     """
@@ -72,7 +72,7 @@ class Rollout:
     reward: jax.Array
     first: jax.Array
     last: jax.Array
-    ended: jax.Array
+    replaced: jax.Array
     truncated: jax.Array
     action: jax.Array
     latent: jax.Array
@@ -159,7 +159,7 @@ def collect(actor: Actor, weights: Weights, key: jax.Array, lanes: int) -> Rollo
 def make_rows(rollout: Rollout) -> Rows:
     """The rows that the autoencoder learns from, (T + 1, lanes, ...); `is_terminal` as in `to_transitions`."""
     observation = {"seen": rollout.seen, "reward": rollout.reward}
-    return Rows(observation, rollout.action, rollout.first, rollout.ended & ~rollout.last)
+    return Rows(observation, rollout.action, rollout.first, rollout.replaced)
 
 
 def lane_major(rows: Rows) -> Rows:
@@ -179,8 +179,9 @@ def make_replay(actor: Actor, lanes: int, capacity: int) -> Replay:
 def to_transitions(rows: Rows) -> Transitions:
     """Rows (T + 1, B, ...) of `make_rows`, time-major, as the autoencoder takes them.
 
-    The last transition of a sub-episode is not reconstructed unless the meta-episode ends there: the row behind it
-    shows the next sub-episode's start, not the state that the reward belongs to. Such rows are `is_terminal`.
+    The last transition of a sub-episode is not reconstructed unless the meta-episode ends there, or boundaries are
+    final: the row behind it shows the next sub-episode's start, not the state that the reward belongs to. Such rows are
+    `is_terminal`.
     """
     seen = rows.observation["seen"]
     return Transitions(
@@ -262,7 +263,7 @@ def collect_metrics(rollout: Rollout) -> Metrics:
 
 def _rollout(env: MetaEnvironment, rows: TimeStep, action: jax.Array, latent: jax.Array, raw: jax.Array) -> Rollout:
     """Puts a rollout together; rows and action have T + 1 rows."""
-    first = rows.is_first
+    first, ended = rows.is_first, rows.terminated | rows.truncated
     own = (jnp.cumsum(first, 0) == 1)[1:]
     scored = jax.nn.one_hot(rows.sub_episode[1:], env.sub_episodes) * (rows.reward[1:] * own)[..., None]
     return Rollout(
@@ -270,7 +271,7 @@ def _rollout(env: MetaEnvironment, rows: TimeStep, action: jax.Array, latent: ja
         reward=rows.reward,
         first=first,
         last=rows.is_last,
-        ended=rows.terminated | rows.truncated,
+        replaced=ended & ~rows.is_last & (getattr(env, "boundary", "reset") == "reset"),
         truncated=rows.truncated,
         action=action,
         latent=latent,

@@ -273,17 +273,17 @@ def window_rows(index: jax.Array, width: int, horizon: jax.Array | int) -> tuple
     return jnp.where((source >= 0) & (source < horizon), source, 0), jnp.where(inside, source + 1, 0), inside
 
 
-def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences, index, mask, horizon) -> dict:
+def window_losses(model: WorldModel, params, filtered: Filtered, data: Sequences, index, mask, horizon, count) -> dict:
     """Local reconstruction: heads on [feature, embedding] predict the rows around each step (n, W, B); 0 outside.
 
-    Means divide by all rows, also those outside, as released.
+    count: of the n steps those that count, the first. Means divide by all their rows, also those outside, as released.
     """
     width = model.config.window
     source, target, inside = window_rows(index, width, horizon)
     if model.config.pairing == "aligned":
         features = take_rows(filtered.latent, index).features[:, None]
     else:
-        steps = jnp.tile(index, (width, 1)).reshape(source.shape)
+        steps = index[jnp.arange(width * len(index)) % count].reshape(source.shape)
         features = take_rows(filtered.latent, steps).features
     inputs = (features, take_rows(filtered.embed, source))
     losses = head_losses(model, params, inputs, take_rows(data, target), "window_")
@@ -306,7 +306,10 @@ def draw_recall(key: jax.Array, length: jax.Array | int) -> Recall:
 
 def recall_loss(model: WorldModel, params: dict, deter: jax.Array, data: Sequences, rows: Recall) -> jax.Array:
     """How badly the memory (T, B, D) at some rows tells the rewards, cut to [0, 1], at others, earlier or later, from
-    their observations without reward and time: the mean cross-entropy () in nats."""
+    their observations without reward and time: the mean cross-entropy () in nats.
+
+    A row at the boundary of two sub-episodes, which may show the next start beside the last reward, is one like all.
+    """
     queried = {key: entry[rows.queries] for key, entry in data.observation.items()}
     logits = model.recall.apply(params["recall"], deter[rows.memories][:, None], place(model, queried))[..., 0]
     target = jnp.clip(queried["reward"], 0.0, 1.0)
@@ -333,14 +336,14 @@ def loss(
     dtype = filtered.latent.deter.dtype
     length = total if horizon is None else horizon
     inside = jnp.broadcast_to((jnp.arange(total) < length)[:, None], (total, batch)).astype(dtype)
-    mask = inside if index is None else jnp.ones(index.shape, dtype)
+    mask, count = (inside, length) if index is None else (jnp.ones(index.shape, dtype), len(index))
     if index is None:
         index = jnp.broadcast_to(jnp.arange(total)[:, None], (total, batch))
     features = take_rows(filtered.latent, index).features
     losses = head_losses(model, params, (features,), take_rows(data, index))
     losses = {name: masked_mean(value, mask) for name, value in losses.items()}
     if model.config.window:
-        losses |= window_losses(model, params, filtered, data, index, mask, length)
+        losses |= window_losses(model, params, filtered, data, index, mask, length, count)
     kl, metrics = kl_loss(model.config, filtered, inside)
     scale = model.config.decoder_scale
     value = kl + sum(scale * term if "decoder_" in name else term for name, term in losses.items())

@@ -74,11 +74,12 @@ def make_data(total: int) -> wm.Sequences:
     return jax.tree.map(lambda x: x[:total], data)
 
 
-@pytest.mark.parametrize("cut", [30, 50])
-def test_loss_at_a_horizon_equals_that_of_shorter_sequences(model, cut):
+@pytest.mark.parametrize(("cut", "pairing", "all_rows"), [(30, "aligned", False), (50, "released", True)])
+def test_loss_at_a_horizon_equals_that_of_shorter_sequences(model, cut, pairing, all_rows):
+    model = model._replace(config=dataclasses.replace(model.config, pairing=pairing))
     params = wm.init_world_model(model, jax.random.key(0))
     noise = jax.random.gumbel(jax.random.key(2), (TOTAL, BATCH, DEBUG_MODEL.stoch, DEBUG_MODEL.classes))
-    index = jax.random.randint(jax.random.key(3), (9, BATCH), 0, cut)
+    index = None if all_rows else jax.random.randint(jax.random.key(3), (9, BATCH), 0, cut)
 
     def run(total, horizon):
         objective = lambda p: wm.loss(model, p, make_data(total), noise[:total], index, horizon)[0]  # noqa: E731

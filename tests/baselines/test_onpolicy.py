@@ -61,8 +61,16 @@ def test_beliefs_of_a_rollout_are_those_of_encoding_it_at_once(ragged):
 def test_transitions_over_a_boundary_are_not_reconstructed(ragged):
     _, _, rollout = ragged
     valid = onpolicy.to_transitions(onpolicy.make_rows(rollout)).valid
-    ended, last, first = (np.asarray(x)[1:] for x in (rollout.ended, rollout.last, rollout.first))
-    np.testing.assert_array_equal(valid, (~ended | last) & ~first)
+    replaced, first = np.asarray(rollout.replaced), np.asarray(rollout.first)
+    np.testing.assert_array_equal(valid, ~(replaced | first)[1:])
+    for lane, length in enumerate(np.argmax(rollout.last, 0)):  # one boundary in a meta-episode of two sub-episodes
+        assert replaced[: length + 1, lane].sum() == 1 and not replaced[length, lane]
+
+
+def test_transitions_to_a_shown_end_are_reconstructed():
+    _, _, rollout = collected(probe("stumble", boundary="final"))
+    valid = onpolicy.to_transitions(onpolicy.make_rows(rollout)).valid
+    np.testing.assert_array_equal(valid, ~np.asarray(rollout.first)[1:])
 
 
 @pytest.mark.parametrize("squash", ["none", "mean", "sample"])

@@ -183,6 +183,8 @@ def test_a_trained_agent_comes_back_in_python(finished):
             mj.load(finished[0], env, **words)
     with pytest.raises(ValueError, match="whose environment is rooms: load it with that one, not reacher"):
         mj.load(finished[0], envs.make("reacher"))
+    with pytest.raises(ValueError, match="whose boundary is reset: load it with that one, not final"):
+        mj.load(finished[0], envs.make("rooms", subtasks=2, length=20, boundary="final"))
     with pytest.raises(ValueError, match="whose number of sub-tasks is 2: load it with that one, not 3"):
         mj.load(finished[0], envs.make("rooms", subtasks=3, length=20))
 

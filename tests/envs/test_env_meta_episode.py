@@ -42,7 +42,7 @@ class Countdown:
         return jnp.stack([state, params.mark]), state, state + 0.0 * action[0], state >= params.length, {}
 
     def action_space(self, params):
-        return spaces.Box(-2.0, 4.0, (1,))
+        return spaces.Box(jnp.array([-2.0]), jnp.array([4.0]), (1,))
 
     def observation_space(self, params):
         return spaces.Box(0.0, 10.0, (2,))
