@@ -158,6 +158,8 @@ def named_parser(**kwargs: Any) -> Parser:
     run.add_argument("--seeds", type=at_least_one, default=1, metavar="K", help="train K seeds at once (default: 1)")
     logdir_help = "the run's folder (default: runs/ENV[-SUBTASKS]-ALGO-SIZE-sSEED)"
     run.add_argument("--logdir", type=Path, metavar="DIR", help=logdir_help)
+    distributed_help = "be one of several processes, each started with this command line on a host of its own"
+    run.add_argument("--distributed", action="store_true", help=distributed_help)
     run.add_argument("--wandb", action="store_true", help="log to Weights & Biases too (needs the extra wandb)")
     return parser
 

@@ -82,6 +82,25 @@ def configure_jax(*, cpu_only: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def join_processes() -> None:
+    """Makes this process one of several whose devices JAX uses together; raises UsageError where that fails.
+
+    On TPU pods and under Slurm and Open MPI JAX finds the others; elsewhere three environment variables say it all.
+    """
+    import jax
+
+    found = (os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    try:
+        count, index = (int(word) if word else None for word in found)
+        jax.distributed.initialize(num_processes=count, process_id=index)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(
+            f"--distributed finds no other processes ({reason}): start it on a TPU pod, by Slurm or Open MPI, or set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from None
+
+
 @contextlib.contextmanager
 def one_sentence_errors(script: str, kinds: dict[type[Exception], int]) -> Iterator[None]:
     """Ends the process on these exceptions with their message on standard error and this exit code."""

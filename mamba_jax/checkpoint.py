@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from mamba_jax.policy import Arrays
+from mamba_jax.processes import leads
 from mamba_jax.run_folder import write_atomically
 
 META = "meta"
@@ -43,7 +44,8 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, number: int, items: dict[str, Arrays], meta: dict[str, Any]) -> None:
-        """Writes a checkpoint; returns when it is complete. `meta` holds anything that JSON can.
+        """Writes a checkpoint; returns when it is complete. `meta` holds anything that JSON can. Of several processes
+        all must call this, and their arrays be spread over the devices of all.
 
         Raises CheckpointError where that fails, OSError where the checksums cannot be written.
         """
@@ -54,8 +56,9 @@ class Checkpoints:
         except Exception as error:  # a full disk is a ValueError of TensorStore
             what = f"The checkpoint {self.folder / str(number)} cannot be written ({first_line(error)})"
             raise CheckpointError(f"{what}; the one before is kept.") from error
-        record = {"number": number, "crc32": file_checksums(self.folder / str(number))}
-        write_atomically(self.checksum_file, json.dumps(record, indent=1))
+        if leads():
+            record = {"number": number, "crc32": file_checksums(self.folder / str(number))}
+            write_atomically(self.checksum_file, json.dumps(record, indent=1))
 
     def restore(self, number: int, items: dict[str, dict[str, Any]]) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Reads the named items, given the shapes, dtypes and, if need be, shardings of their arrays, and the JSON

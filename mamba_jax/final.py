@@ -10,6 +10,7 @@ import numpy as np
 from mamba_jax.curves import draw, read_curve
 from mamba_jax.evaluate import rollout
 from mamba_jax.policy import Arrays, evaluate_policy, from_arrays, policy_of_seed
+from mamba_jax.processes import leads
 from mamba_jax.run import Run
 from mamba_jax.run_folder import write_atomically
 from mamba_jax.run_state import RunState
@@ -20,10 +21,10 @@ MAX_FRAMES = 150
 SECONDS_PER_FRAME = 0.08
 
 
-def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
+def final_test(run: Run, current: RunState, stop: StopRequest) -> bool:
     """Plays the last and the best policy in fresh tasks; writes the curve, the animation and, at the end, eval.json.
 
-    Leaves without eval.json when a signal comes, so that the next start does it again.
+    Leaves without eval.json, and returns False, when a signal comes, so that the next start does it again.
     """
     best, last = current.best, run.policy_of(current.state)
     test = compile_test(run, last, run.single.config.run.test_tasks)
@@ -32,13 +33,17 @@ def final_test(run: Run, current: RunState, stop: StopRequest) -> None:
         "best": {"round": as_numbers(best.round), "eval_return_mean": as_numbers(best.score)} | summary(score),
         "last": {"round": current.round} | summary(test(last)),
     }
-    if stop.number:
-        return
-    write_curve(run)
-    write_animation(run, best.policy, score)
-    overall = {name: results["best"][name] for name in ("return_mean", "return_std", "return_per_sub_episode", "tasks")}
-    write_atomically(run.folder.evaluation, json.dumps(overall | results | current.counts(), indent=2))
-    run.reporter.message(f"Finished: {outcome(overall)}. Everything is in {run.folder.path}.")
+    counts = current.counts()
+    if stop.told():
+        return False
+    if leads():
+        write_curve(run)
+        write_animation(run, best.policy, score)
+        names = ("return_mean", "return_std", "return_per_sub_episode", "tasks")
+        overall = {name: results["best"][name] for name in names}
+        write_atomically(run.folder.evaluation, json.dumps(overall | results | counts, indent=2))
+        run.reporter.message(f"Finished: {outcome(overall)}. Everything is in {run.folder.path}.")
+    return True
 
 
 def compile_test(run: Run, policy: Arrays, num_tasks: int, *, fresh: bool = True):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mamba_jax.policy import Arrays, policy_names, take_policy
+from mamba_jax.processes import to_each
 from mamba_jax.progress import Reporter
 from mamba_jax.run_folder import RunFolder
 from mamba_jax.seeds import over_seeds
@@ -42,7 +43,7 @@ class Run:
 
     single: the algorithm for one seed. trainer: what is trained, `single` or `num_seeds` seeds of it.
     policy_names: the part of a state that is a policy. reporter: shows what happens. mesh: the devices that the
-    training state is spread over; policies are on the first of them, where they are evaluated.
+    training state is spread over; policies are on the first one of each process, where they are evaluated.
     """
 
     single: Algorithm
@@ -66,12 +67,12 @@ class Run:
         return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
 
     def policy_of(self, state: Any) -> Arrays:
-        """The policy of a training state, on one device."""
-        return jax.device_put(take_policy(self.policy_names, state), self.mesh.devices.flat[0])
+        """The policy of a training state, on one device of each process."""
+        return to_each(take_policy(self.policy_names, state), self.mesh)
 
     def no_policy(self, state: Any) -> Best:
         """A `Best` that anything improves on."""
-        policy = jax.tree.map(jnp.zeros_like, self.policy_of(state))
+        policy = {name: jnp.zeros(x.shape, x.dtype) for name, x in take_policy(self.policy_names, state).items()}
         shape = () if self.num_seeds == 1 else (self.num_seeds,)
         return Best(policy, jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32))
 
@@ -96,10 +97,10 @@ def make_run(
     num_seeds: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Run:
-    """A run of one seed, or of several at once, on these devices or all of this process: seeds go to devices of their
-    own as far as they divide evenly, and the devices of a seed share its lanes and batches."""
+    """A run of one seed, or of several at once, on these devices or all: seeds go to devices of their own as far as
+    they divide evenly, and the devices of a seed share its lanes and batches."""
     trainer = single if num_seeds == 1 else over_seeds(single, num_seeds)
-    devices = devices or jax.local_devices()
+    devices = devices or jax.devices()
     mesh = make_mesh(devices, math.gcd(num_seeds, len(devices)))
     return Run(single, trainer, num_seeds, run_keys(seed), policy_names(single), folder, reporter, mesh)
 

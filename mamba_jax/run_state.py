@@ -10,6 +10,7 @@ import numpy as np
 from mamba_jax.checkpoint import CheckpointError, Checkpoints
 from mamba_jax.log import Record
 from mamba_jax.policy import Arrays, array_shapes, from_arrays, to_arrays
+from mamba_jax.processes import to_everyone
 from mamba_jax.run import Best, Run, shardings_of
 from mamba_jax.run_folder import RunFolder
 
@@ -64,7 +65,8 @@ def resume(run: Run, checkpoints: Checkpoints) -> RunState | None:
 
 def save(run: Run, current: RunState, checkpoints: Checkpoints) -> None:
     """Writes a checkpoint: the whole state with its replay and, apart from it, the last and the best policy."""
-    items = {"state": to_arrays(current.state), "last": run.policy_of(current.state)} | best_items(current.best)
+    policies = {"last": run.policy_of(current.state)} | best_items(current.best)
+    items = {"state": to_arrays(current.state)} | to_everyone(policies, run.mesh)
     checkpoints.save(current.round, items, current.counts())
     current.saved_round = current.round
 

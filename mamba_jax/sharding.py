@@ -23,6 +23,11 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
     return Mesh(np.array(devices).reshape(seeds, -1), ("seed", "data"))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays that are whole on every device of the mesh."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def spread(tree: Any, axis: int = 0) -> Any:
     """Asks XLA to spread leaves over the devices of the mesh axis `data` along one of their axes.
 

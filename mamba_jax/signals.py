@@ -5,13 +5,15 @@ import signal
 from types import FrameType
 from typing import Any
 
+from mamba_jax.processes import largest
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
     """Notes SIGTERM and Ctrl-C while it is entered; a second signal of the same kind ends the process at once.
 
-    number: the signal that came, 0 if none.
+    number: the signal that came to this process, 0 if none.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,10 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+
+    def told(self) -> int:
+        """The signal that came to any of the processes that train together, 0 if none; all of them must ask."""
+        return largest(self.number)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""

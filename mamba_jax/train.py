@@ -14,8 +14,10 @@ from mamba_jax.checkpoint import Checkpoints
 from mamba_jax.final import final_test
 from mamba_jax.log import Logger, Record, score_metrics, summarise
 from mamba_jax.policy import Arrays, choose_better, evaluate_policy
+from mamba_jax.processes import largest
 from mamba_jax.run import Best, Run, shardings_of
 from mamba_jax.run_state import RunState, begin, resume, save
+from mamba_jax.sharding import replicated
 from mamba_jax.signals import StopRequest
 from mamba_jax.types import Metrics, Score
 
@@ -61,8 +63,7 @@ def train(run: Run, make_loggers: Callable[[int, int], list[Logger]]) -> None:
                     stack.callback(logger.close)
                 train_rounds(run, current, programs, checkpoints, loggers, stop)
         leave_if_told(stop)
-        final_test(run, current, stop)
-        if not run.folder.evaluation.exists():
+        if not final_test(run, current, stop):
             leave_if_told(stop)
 
 
@@ -80,8 +81,8 @@ def memory_faults() -> Iterator[None]:
 
 def leave_if_told(stop: StopRequest) -> None:
     """Raises Stopped if a signal came."""
-    if stop.number:
-        raise Stopped(stop.number)
+    if number := stop.told():
+        raise Stopped(number)
 
 
 def compile_programs(run: Run) -> Programs:
@@ -93,7 +94,7 @@ def compile_programs(run: Run) -> Programs:
         score = evaluate_policy(run.single, policy, run.keys.evaluation, config.eval_tasks, run.num_seeds)
         return score, improved(best, policy, score.return_mean, round)
 
-    out = (shardings_of(state), None)
+    out = (shardings_of(state), replicated(run.mesh))
     step = run.compile("the train step", run.trainer.train_step, state, donate=(0,), out=out)
     return Programs(step, run.compile("the evaluation", judge, best.policy, best, jnp.int32(0)))
 
@@ -118,9 +119,9 @@ def train_rounds(
     try:
         if current.round == 0 and current.saved_round < 0:
             record(run, current, loggers, evaluate_now(run, current, programs))
-        while current.env_steps < config.steps and not stop.number:
+        while current.env_steps < config.steps and not stop.told():
             record(run, current, loggers, one_round(run, current, programs))
-            if time.monotonic() - saved >= 60 * config.checkpoint_minutes:
+            if largest(time.monotonic() - saved >= 60 * config.checkpoint_minutes):
                 save_good(run, current, checkpoints)
                 saved = time.monotonic()
         if current.saved_round != current.round:

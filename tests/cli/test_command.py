@@ -1,9 +1,11 @@
 """The real command in its own process: finishing, killing, stopping, resuming, refusing."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,15 +44,23 @@ class Place:
         here = {"XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": FLAGS}
         self.environment = {name: x for name, x in os.environ.items() if name not in ("NPROC", "MUJOCO_GL")} | here
 
-    def start(self, script, *arguments):
+    def start(self, script, *arguments, **environment):
         command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.processes.append(subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes))
+        self.processes.append(subprocess.Popen(command, cwd=self.folder, env=self.environment | environment, **pipes))
         return self.processes[-1]
 
-    def run(self, script, *arguments):
+    def start_two(self, script, *arguments):
+        """Two processes whose devices JAX uses together."""
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        shared = {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+        return [self.start(script, "--distributed", *arguments, JAX_PROCESS_ID=i, **shared) for i in "01"]
+
+    def run(self, script, *arguments, **environment):
         """(exit code, standard output, standard error)"""
-        process = self.start(script, *arguments)
+        process = self.start(script, *arguments, **environment)
         output, errors = process.communicate(timeout=TIMEOUT)
         return process.returncode, output, errors
 
@@ -198,6 +208,44 @@ def test_curves_are_drawn(place, finished):
     assert code == 0 and errors.count("plot.py: left out: ") == 2 and (place.folder / "others.png").exists()
     code, _, errors = place.run("plot.py", "notes", "--out", "none.png")
     assert code == 2 and "notes is not the folder of a run" in errors and not (place.folder / "none.png").exists()
+
+
+def ends(processes):
+    """Exit code, standard output and error of each."""
+    texts = [process.communicate(timeout=TIMEOUT) for process in processes]
+    return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+
+
+def test_two_processes_train_one_run(place):
+    """The second is told to stop, both do, and go on; to the end bit for bit as one process with two devices."""
+    together, alone, task = place.folder / "together", place.folder / "alone", [*TASK, "--algo", "rl2"]
+    processes = place.start_two("run.py", *task, "--logdir", together)
+    wait_until(processes[0], lambda: rounds_in(together / "metrics.jsonl") > 3)
+    processes[1].terminate()
+    first, second = ends(processes)
+    assert (first[0], second[0]) == (143, 143), (first, second)
+    assert "Stopped; the same command line goes on" in first[1] and "Stopped" not in second[1]
+
+    first, second = ends(place.start_two("run.py", *task, "--logdir", together))
+    assert (first[0], second[0]) == (0, 0) and "Finished" in first[1] and "Finished" not in second[1], (first, second)
+    two = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=2"}
+    assert place.run("run.py", *task, "--logdir", alone, **two)[0] == 0
+    assert without_seconds(together) == without_seconds(alone)
+    results = [json.loads((path / "eval.json").read_text()) | {"seconds": 0} for path in (together, alone)]
+    assert results[0] == results[1]
+
+
+def test_several_processes_that_cannot_train_leave_together(place):
+    path = place.folder / "claimed"
+    path.mkdir()
+    with (path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (code, _, errors), (other_code, _, other_errors) = ends(place.start_two("run.py", *TASK, "--logdir", path))
+    assert (code, other_code) == (2, 2)
+    assert "Another process is training" in only_sentence(errors)
+    assert "The first process cannot train" in only_sentence(other_errors)
+    code, _, errors = place.run("run.py", *TASK, "--distributed", "--logdir", path)
+    assert code == 2 and "--distributed finds no other processes" in only_sentence(errors)
 
 
 def test_killed_stopped_and_resumed_equals_uninterrupted(place, finished):
