@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).resolve().parent / "run.py"
 
 EARLIER_ROOMS = ["--config.data.burst", "0", "--config.world-model.pairing", "aligned"]
+EARLIER_ROOMS += ["--config.world-model.eval-latents", "sampled"]
+EARLIER_ROOMS += ["--config.run.eval-tasks", "100", "--config.run.eval-every", "1024"]
 """Arguments of run.py: MAMBA on Rooms-N as in the recorded runs of ablations.py and decomposable.py, made before its
-preset at size small had bursts of exploration and the released pairing."""
+preset at size small had bursts of exploration, the released pairing and, on Rooms-3, other evaluations."""
 
 
 class Job(NamedTuple):

@@ -61,7 +61,8 @@ SMALL_UPDATES = 16
 SMALL_ROUNDS = {"halfcircle": 1000, "point-wind": 1000, "rooms": 900, "escape-room": 1000, "reacher": 1300}
 """Rounds of a run at size small where they are not 300; three seeds are meant to take 90 minutes on two CPU cores."""
 LONGER_ROUNDS: dict[tuple[str, int | None], int] = {
-    ("halfcircle", None): 2400, ("point-wind", None): 1700, ("escape-room", None): 1700, ("rooms", 4): 1500
+    ("halfcircle", None): 2400, ("point-wind", None): 1700, ("escape-room", None): 1700, ("rooms", 3): 1500,
+    ("rooms", 4): 1500,
 }  # fmt: skip
 """Rounds at size small alone, by environment and sub-tasks, where more than `SMALL_ROUNDS` were found to help."""
 SMALL_GROWTH_ROUNDS = {"reacher": 500}
@@ -118,6 +119,11 @@ SMALL: dict[str, Sections] = {
         "data": {"explore": 0.25, "burst": 30, "batch": 8},
         "run": CLOSE_WATCH,
     },
+}
+
+# What size small changes further with a number of sub-tasks, where it was tried.
+SMALL_SUBTASKS: dict[tuple[str, int | None], Sections] = {
+    ("rooms", 3): {"world_model": {"eval_latents": "mode"}, "run": CLOSE_WATCH},
 }
 
 # What size fast changes in turn, in the manner of `PAPER`.
@@ -245,7 +251,8 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
     """
     lanes = 4 if base_name(env) == "humanoid-dir" else LANES["small"]
     rows = lanes * env.num_steps
-    rounds = LONGER_ROUNDS.get((base_name(env), getattr(env, "subtasks", None)), small_rounds(env))
+    row = base_name(env), getattr(env, "subtasks", None)
+    rounds = LONGER_ROUNDS.get(row, small_rounds(env))
     growth_rounds = SMALL_GROWTH_ROUNDS.get(base_name(env), 60)
     config = replace(
         config,
@@ -264,7 +271,8 @@ def small_config(config: MambaConfig, env: MetaEnvironment) -> MambaConfig:
         ),
         run=replace(config.run, steps=rounds * rows, eval_every=16 * lanes, eval_tasks=100),
     )  # fmt: skip
-    return fitting(with_sections(config, SMALL.get(base_name(env), {})), env)
+    config = with_sections(config, SMALL.get(base_name(env), {}))
+    return fitting(with_sections(config, SMALL_SUBTASKS.get(row, {})), env)
 
 
 def small_rounds(env: MetaEnvironment) -> int:
