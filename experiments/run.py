@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     set_environment(arguments)
     configure_jax()
-    if "--distributed" in arguments:
+    if "--distributed" in arguments:  # before anything asks JAX for its devices
         with one_sentence_errors("run.py", {UsageError: 2}):
             join_processes()
     from options import parse

@@ -74,7 +74,9 @@ def make_data(total: int) -> wm.Sequences:
     return jax.tree.map(lambda x: x[:total], data)
 
 
-@pytest.mark.parametrize(("cut", "pairing", "all_rows"), [(30, "aligned", False), (50, "released", True)])
+@pytest.mark.parametrize(
+    ("cut", "pairing", "all_rows"), [(30, "aligned", False), (50, "aligned", False), (50, "released", True)]
+)
 def test_loss_at_a_horizon_equals_that_of_shorter_sequences(model, cut, pairing, all_rows):
     model = model._replace(config=dataclasses.replace(model.config, pairing=pairing))
     params = wm.init_world_model(model, jax.random.key(0))
